@@ -1,0 +1,288 @@
+"""Typed settings of all stages, read from one YAML file plus ``--set key.path=value`` overrides.
+
+Every default lives here, once, and the defaults are the paper's H100 run; ``config.yaml`` spells them out with the
+trade-off of each. Mistakes are collected and reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cardioembed.errors import UserError
+
+
+class Block(BaseModel):
+    """A block of settings: unknown keys are errors, values cannot change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MergeSettings(Block):
+    """Stage 01: books and paraphrase files."""
+
+    books: list[str] = ["data/books"]
+    paraphrases: list[str] = ["data/paraphrases/*.jsonl"]
+    min_characters: int = Field(20, ge=1)
+    max_characters: int = Field(1000, ge=20)
+    min_length_ratio: float = Field(0.4, gt=0, lt=1)
+    max_length_ratio: float = Field(2.5, gt=1)
+
+    @field_validator("books", "paraphrases", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MergeSettings:
+        if self.min_characters >= self.max_characters:
+            raise ValueError(
+                f"min_characters ({self.min_characters}) must be below max_characters ({self.max_characters})"
+            )
+        return self
+
+
+class SplitSettings(Block):
+    """Shares of the sentence groups that go to each split; they add up to 1."""
+
+    train: float = Field(0.85, gt=0, lt=1)
+    validation: float = Field(0.10, gt=0, lt=1)
+    test: float = Field(0.05, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitSettings:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, they add up to {total:g}")
+        return self
+
+
+class PrepareSettings(Block):
+    """Stage 02: splits and negatives."""
+
+    split: SplitSettings = SplitSettings()
+    near_duplicate_jaccard: float = Field(0.8, gt=0, le=1)
+    negatives: Literal["distant", "similar_length"] = "distant"
+    negatives_per_anchor: int = Field(1, ge=1, le=64)
+    min_distance: int = Field(50, ge=1)
+    length_tolerance: float = Field(0.3, gt=0, le=1)
+
+
+class LoraSettings(Block):
+    """The LoRA adapter, under PEFT's argument names."""
+
+    r: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: Literal["all-linear", "query-value"] | list[str] = "all-linear"
+
+
+class ModelSettings(Block):
+    """The base model. ``auto`` means: as the base's own files say."""
+
+    base: str = "Qwen/Qwen3-Embedding-8B@4e423935c619ae4df87b646a3ce949610c66241c"
+    quantization: Literal["none", "int8", "nf4"] = "int8"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    pooling: Literal["auto", "cls", "mean", "lasttoken"] = "auto"
+    max_length: int = Field(512, ge=8)
+    anchor_prompt: str | None = "auto"
+    positive_prompt: str | None = "auto"
+    trust_remote_code: bool = False
+    lora: LoraSettings = LoraSettings()
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> ModelSettings:
+        if self.trust_remote_code and not re.search(r"@[0-9a-f]{40}$", self.base):
+            raise ValueError("trust_remote_code runs code from the hub: pin it, base: owner/name@<40-digit commit>")
+        return self
+
+
+class TrainSettings(Block):
+    """Stage 03, under Hugging Face's argument names."""
+
+    loss: Literal["info_nce", "multiple_negatives_ranking"] = "info_nce"
+    temperature: float = Field(0.05, gt=0, le=10)
+    per_device_train_batch_size: int = Field(128, ge=2)
+    num_train_epochs: int = Field(2, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    learning_rate: float = Field(2e-4, gt=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    bf16: bool = True
+    dataloader_drop_last: bool = True
+    chunk_tokens: int = Field(8192, ge=16)
+    gradient_cache: bool = False
+    gradient_checkpointing: bool = True
+    eval_steps: float = Field(0.1, gt=0)
+    save_steps: float = Field(0.1, gt=0)
+    logging_steps: int = Field(1, ge=1)
+
+    @field_validator("eval_steps", "save_steps")
+    @classmethod
+    def _share_or_count(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value:g} is neither a share of all steps (up to 1) nor a whole number of steps")
+        return value
+
+
+class EvaluateSettings(Block):
+    """Stage 04."""
+
+    concept_pairs: str | None = "data/sample/concept_pairs.jsonl"
+    sts: list[str] = []
+    bootstrap_resamples: int = Field(5000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+    @field_validator("sts", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class Settings(Block):
+    """All stages of one run. ``Settings()`` is the paper's run."""
+
+    run_dir: str = "runs/paper_h100"
+    seed: int = Field(42, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    merge: MergeSettings = MergeSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _possible_pairs(self) -> Settings:
+        if self.device == "cpu" and self.model.dtype == "float16":
+            raise ValueError("device: cpu with model.dtype: float16 is not usable; choose float32 or bfloat16")
+        if self.model.dtype == "float16" and self.train.bf16:
+            raise ValueError("model.dtype: float16 with train.bf16: true mixes two half precisions; change one of them")
+        if not self.run_dir.strip():
+            raise ValueError("run_dir is empty; name a folder such as runs/my_run")
+        return self
+
+
+def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Settings:
+    """Reads a YAML file, applies ``key.path=value`` overrides, and validates everything at once.
+
+    Args:
+        path: A YAML file; keys that it leaves out keep the paper's values.
+        overrides: ``["train.learning_rate=1e-4", ...]``; each value is read as YAML.
+
+    Raises:
+        UserError: The file is missing or not YAML, or any key or value is wrong (all of them are listed).
+    """
+    path = Path(path)
+    raw, lines = _read_yaml(path)
+    origins = {key: f"{path}, line {line}" for key, line in lines.items()}
+    for override in overrides:
+        _apply_override(raw, override, origins)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(item, origins, path)}" for item in error.errors())
+        count = error.error_count()
+        raise UserError(f"{count} mistake{'s' if count > 1 else ''} in the settings:\n{problems}") from None
+
+
+def flatten(settings: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as ``{"train.learning_rate": 0.0002, ...}``."""
+    items = settings.model_dump() if isinstance(settings, BaseModel) else settings
+    flat: dict[str, Any] = {}
+    for key, value in items.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, name + ".") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def to_yaml(settings: Settings) -> str:
+    """The resolved settings as YAML text."""
+    return yaml.safe_dump(settings.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The file's content and the line on which each key path stands."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        found = ", ".join(sorted(str(p) for p in [*Path().glob("*.yaml"), *Path("configs").glob("*.yaml")]))
+        raise UserError(f"config file {path} does not exist. Give one with --config; here are: {found or 'none'}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} cannot be read as UTF-8 text: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        reason = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{where}: not valid YAML ({reason}). Check indentation, colons and quotes there.") from None
+    if content is None:
+        return {}, {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected 'key: value' lines at the top, found a {type(content).__name__}")
+    lines: dict[str, int] = {}
+    _collect_lines(node, "", lines, path)
+    return content, lines
+
+
+def _collect_lines(node: yaml.Node, prefix: str, lines: dict[str, int], path: Path) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        line = key.start_mark.line + 1
+        if name in lines:
+            raise UserError(f"{path}, line {line}: {name} is set twice (first on line {lines[name]}); keep one")
+        lines[name] = line
+        _collect_lines(value, name + ".", lines, path)
+
+
+def _apply_override(raw: dict[str, Any], override: str, origins: dict[str, str]) -> None:
+    key, separator, text = override.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise UserError(f"--set {override!r}: expected key.path=value, for example --set train.learning_rate=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override!r}: the value is not valid YAML; quote it, for example --set '{key}=[a, b]'") from None
+    *parents, last = key.split(".")
+    block = raw
+    for depth, parent in enumerate(parents):
+        if block.get(parent) is None:
+            block[parent] = {}
+        block = block[parent]
+        if not isinstance(block, dict):
+            raise UserError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is a value, not a block of settings")
+    block[last] = value
+    origins[key] = f"--set {override}"
+
+
+def _explain(item: Any, origins: dict[str, str], path: Path) -> str:
+    """One validation error as: where, key, what is wrong, what is allowed."""
+    location = [str(part) for part in item["loc"] if not str(part).startswith(("literal[", "list[", "function-"))]
+    key = ".".join(location)
+    where = next((origins[k] for k in _prefixes(location) if k in origins), str(path))
+    if item["type"] == "extra_forbidden":
+        known = list(flatten(Settings())) + ["merge", "prepare", "model", "train", "evaluate"]
+        leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        near = near or [leaf[name] for name in difflib.get_close_matches(location[-1], leaf, n=1, cutoff=0.6)]
+        hint = f"did you mean {near[0]}?" if near else "see config.yaml for the keys there are"
+        return f"{where}: {key}: unknown key; {hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{where}: {key + ': ' if key else ''}{message}"
+    return f"{where}: {key}: {item['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+
+
+def _prefixes(location: list[str]) -> list[str]:
+    return [".".join(location[:end]) for end in range(len(location), 0, -1)]

@@ -1,0 +1,1 @@
+"""Pages to sentences: reading, cleaning, segmentation, deduplication."""

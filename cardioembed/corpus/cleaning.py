@@ -1,0 +1,197 @@
+"""Raw pages to clean text blocks; every rule counts what it removed.
+
+A block is a paragraph or a list item: sentences never cross its border.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
+
+_HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
+_PAGE_NUMBER = re.compile(r"^\W*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s+of\s+\d+)?\W*$", re.IGNORECASE)
+_CAPTION = re.compile(r"^\W*(?:figure|fig\.?|table|plate|box|video)\s+\d+(?:[.\-–]\d+)*[a-z]?\b(?!\s+(?:shows?|lists?|gives?|summari[sz]es|depicts?)\b)", re.IGNORECASE)
+_TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
+_RULE = re.compile(r"^\s*([-*_=~`])(?:\s*\1){2,}\w*\s*$")
+_LIST_ITEM = re.compile(r"^\s*(?:[-*+•▪◦]|\d{1,2}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_REFERENCES = re.compile(r"^(?:references|bibliography|further reading|suggested reading)\W*$", re.IGNORECASE)
+
+# Inline rules, in order: name, pattern, replacement.
+_INLINE: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("grounding_tags", re.compile(r"<\|ref\|>(.*?)<\|/ref\|>", re.DOTALL), r"\1"),
+    ("grounding_tags", re.compile(r"<\|det\|>.*?<\|/det\|>|<\|/?\w+\|>", re.DOTALL), ""),
+    ("citations", re.compile(r"\s*<sup>\s*\d+(?:\s*[,–-]\s*\d+)*\s*</sup>", re.IGNORECASE), ""),
+    ("html_comments", re.compile(r"<!--.*?-->", re.DOTALL), " "),
+    ("html_tags", re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[^<>]*)?/?>"), " "),
+    ("images", re.compile(r"!\[[^\]]*\]\([^)]*\)"), " "),
+    ("links", re.compile(r"\[([^\]]+)\]\((?:https?:|www\.|#|mailto:)[^)]*\)"), r"\1"),
+    ("urls", re.compile(r"\(?\bhttps?://[^\s)]+\)?"), ""),
+    ("citations", re.compile(r"\s*\^\d+(?:\s*[,–-]\s*\d+)*\^"), ""),
+    ("citations", re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]"), ""),
+    (
+        "cross_references",
+        re.compile(r"\s*\((?:see\s+|cf\.\s+)?(?:fig(?:ure)?s?|tables?|chapters?|box(?:es)?)\.?\s*\d[\d.\-–a-z, and]*\)", re.IGNORECASE),
+        "",
+    ),
+    ("emphasis", re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1"), r"\2"),
+    ("emphasis", re.compile(r"(?<![\w*])([*_])(?=\S)([^*_\n]+?)(?<=\S)\1(?![\w*])"), r"\2"),
+    ("spaces", re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+"), " "),
+    ("spaces", re.compile(r" +(?=[,;:.!?](?:\s|$))"), ""),
+)
+_ENTITIES = {"&nbsp;": " ", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&amp;": "&"}
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A clean paragraph or list item and the heading it stands under."""
+
+    section: str
+    text: str
+
+
+def clean_pages(pages: list[str]) -> tuple[list[Block], Counter[str]]:
+    """Cleans one book.
+
+    Args:
+        pages: Raw text, page by page.
+
+    Returns:
+        The blocks in reading order, and how often each rule acted.
+    """
+    counts: Counter[str] = Counter()
+    lines = [line for page in pages for line in [*_plain_unicode(page, counts).split("\n"), ""]]
+    running = _running_lines(lines)
+    vocabulary = Counter(re.findall(r"[a-z]+(?:-[a-z]+)*", " ".join(lines).lower()))
+    blocks: list[Block] = []
+    for section, paragraph in _paragraphs(lines, running, counts):
+        text = clean_text(_join_lines(paragraph, vocabulary, counts), counts)
+        if _is_heading_like(text):
+            counts["heading_lines"] += 1
+        elif text:
+            blocks.append(Block(section, text))
+    return blocks, counts
+
+
+def clean_text(text: str, counts: Counter[str] | None = None) -> str:
+    """Applies the inline rules to one text: markup, citation marks, cross references, spaces, Unicode forms."""
+    counts = Counter() if counts is None else counts
+    text = _plain_unicode(text, counts)
+    for name, pattern, replacement in _INLINE:
+        text, changes = pattern.subn(replacement, text)
+        if name != "spaces":
+            counts[name] += changes
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _plain_unicode(text: str, counts: Counter[str]) -> str:
+    plain = unicodedata.normalize("NFC", text)
+    counts["ligatures"] += sum(plain.count(chr(code)) for code in LIGATURES)
+    plain = plain.translate(LIGATURES)
+    plain, changes = _INVISIBLE.subn("", plain)
+    counts["invisible_characters"] += changes
+    for entity, character in _ENTITIES.items():
+        if entity in plain:
+            counts["html_entities"] += plain.count(entity)
+            plain = plain.replace(entity, character)
+    return plain
+
+
+def _shape(line: str) -> str:
+    return re.sub(r"\d+", "#", re.sub(r"\s+", " ", line)).strip(" |·-–—").casefold()
+
+
+def _running_lines(lines: list[str]) -> set[str]:
+    """Shapes of short lines that come back at least three times standing alone: running headers and footers."""
+    shapes: Counter[str] = Counter()
+    for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+        text = line.strip()
+        alone = not before.strip() and not after.strip()
+        if alone and 3 < len(text) <= 80 and not text.endswith((".", "!", "?", ":", ";", ",")):
+            if not _HEADING.match(text) and not _LIST_ITEM.match(text):
+                shapes[_shape(text)] += 1
+    return {shape for shape, count in shapes.items() if count >= 3}
+
+
+def _paragraphs(lines: list[str], running: set[str], counts: Counter[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yields (section, lines of one paragraph or list item); noise lines are dropped and counted.
+
+    A page number or running header in the middle of a paragraph does not end it.
+    """
+    section, current, in_references = "", [], False
+    pending_break = False
+    for line in lines:
+        text = line.strip()
+        if heading := _HEADING.match(text):
+            if current:
+                yield section, current
+            section, current, pending_break = clean_text(heading[1]), [], False
+            in_references = bool(_REFERENCES.match(section))
+            counts["headings"] += 1
+            continue
+        noise = _noise(text, running, in_references)
+        if noise == "captions" and current and not pending_break:
+            noise = ""  # "Figure 3" at a line start within a running sentence
+        if noise:
+            counts[noise] += 1
+            continue
+        if not text:
+            pending_break = bool(current)
+            continue
+        if current and (_LIST_ITEM.match(line) or (pending_break and not _goes_on(current[-1], text))):
+            yield section, current
+            current = []
+        pending_break = False
+        current.append(_LIST_ITEM.sub("", line).strip())
+    if current:
+        yield section, current
+
+
+def _noise(text: str, running: set[str], in_references: bool) -> str:
+    if not text:
+        return ""
+    if in_references:
+        return "reference_list_lines"
+    if _PAGE_NUMBER.match(text):
+        return "page_numbers"
+    if _TABLE_ROW.match(text):
+        return "table_rows"
+    if _RULE.match(text):
+        return "rules_and_fences"
+    if _CAPTION.match(text):
+        return "captions"
+    return "running_lines" if _shape(text) in running else ""
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """Whether a paragraph that a page border cut in two goes on after it."""
+    return bool(re.search(r"[a-z,;\-–]$", before) and re.match(r"[a-z(]", after))
+
+
+def _join_lines(lines: list[str], vocabulary: Counter[str], counts: Counter[str]) -> str:
+    text = lines[0]
+    for line in lines[1:]:
+        left = re.search(r"([A-Za-z]+)-$", text)
+        right = re.match(r"([a-z]+)", line)
+        if left and right:
+            counts["hyphenations"] += 1
+            whole, compound = (left[1] + right[1]).lower(), f"{left[1]}-{right[1]}".lower()
+            keep_hyphen = vocabulary[compound] > vocabulary[whole]
+            text = (text if keep_hyphen else text[:-1]) + line
+        else:
+            text = f"{text} {line}"
+    return text
+
+
+def _is_heading_like(text: str) -> bool:
+    """A short line without a sentence's end, most of its words capitalised: a heading that lost its mark."""
+    words = re.findall(r"[A-Za-z][\w'-]*", text)
+    if not words or len(words) > 9 or text.endswith((".", "!", "?", ":", ";")):
+        return False
+    long_words = [word for word in words if len(word) > 3] or words
+    return sum(word[0].isupper() for word in long_words) >= 0.6 * len(long_words)

@@ -1,0 +1,1 @@
+"""Text to vectors: loading a base, pooling, batching, encoding, saving."""

@@ -1,0 +1,44 @@
+"""Texts of mixed lengths to chunks with little padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
+    """Cuts texts, longest first, into chunks whose padded size stays within a token budget.
+
+    Args:
+        lengths: Tokens of each text.
+        budget: Most tokens a chunk may have after padding; a longer text is a chunk of its own.
+
+    Returns:
+        Indices of the texts, chunk by chunk; every index once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    chunks: list[list[int]] = []
+    for index in order:
+        # The first text of a chunk is its longest, so it decides the padded width.
+        if chunks and lengths[chunks[-1][0]] * (len(chunks[-1]) + 1) <= budget:
+            chunks[-1].append(index)
+        else:
+            chunks.append([index])
+    return chunks
+
+
+def pad(sequences: list[list[int]], pad_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Right-pads token ids.
+
+    The mask comes from the lengths, not from ``ids != pad_id``: a pad id can be a real token (Qwen3's EOS is).
+
+    Returns:
+        ``(ids, mask)``, both of shape (texts, longest) and type int64.
+    """
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(sequences), width), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,1 @@
+"""Measures with confidence intervals and chance levels, figures and the report."""

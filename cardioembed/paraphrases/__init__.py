@@ -1,0 +1,1 @@
+"""Sentences to pairs: fidelity gates and merging."""

@@ -1,0 +1,193 @@
+"""Deterministic gates that a paraphrase must pass; each names its reason.
+
+The gates refuse what is plainly wrong and let doubtful rows through: a wrong rejection costs a good pair, and every
+rejected row is kept in ``01_rejected.jsonl`` with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cardioembed.records import normalise
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a paraphrase was refused: a reason code and the evidence."""
+
+    reason: str
+    detail: str
+
+
+_WORD_NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+} | {
+    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
+    "single": "1", "first": "1", "once": "1", "second": "2", "twice": "2", "half": "2", "both": "2", "pair": "2",
+    "double": "2", "doubled": "2", "doubles": "2", "doubling": "2", "twofold": "2", "dual": "2", "third": "3",
+    "thirds": "3", "triple": "3", "threefold": "3", "thrice": "3", "fourth": "4", "quarter": "4", "quarters": "4",
+    "fourfold": "4", "fifth": "5", "fivefold": "5", "sixth": "6", "seventh": "7",
+    "eighth": "8", "ninth": "9", "tenfold": "10", "tenth": "10",
+}  # fmt: skip
+
+# A sign before a digit joins words ("30-day") more often than it negates, so signs are not compared.
+_NUMBER = re.compile(r"(?<![A-Za-z\d.,])\d+(?:[.,]\d+)*(?![A-Za-z]*\d)")
+_ANY_DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+# "no less than 40", "not only": limits and emphasis, not denials.
+_LIMITS = re.compile(
+    r"\b(?:no|not|without|nor|none)\s+(?:\w+\s+)?(?:less|more|lower|higher|smaller|larger|greater|longer|shorter|later|earlier|"
+    r"fewer|worse|exceed\w*|surpass\w*|reach\w*|above|below|only|merely|beyond|under|over)\b|\bnon-[A-Z]\w+",
+)
+_NEGATORS = re.compile(
+    r"\b(?:no|not|never|none|nor|neither|without|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't|nothing|non)\b",
+    re.IGNORECASE,
+)
+# Ways to deny without a negator; wide on purpose.
+_DENIAL = re.compile(
+    r"\b(?:un\w+|in\w+|im\w+|ir\w+|non\w*|dis\w+|a(?:symptomatic|typical|febrile|vascular|systol\w*|cyanotic)|\w+less|\w+-free|"
+    r"free|absen\w+|lack\w*|fail\w*|exclu\w+|rul\w+ out|avoid\w*|contraindicat\w*|despite|rather than|instead|"
+    r"other than|deni\w+|deny\w*|negativ\w+|only|unless|until|except\w*|but|alone|far from|prevent\w*|preclud\w*|spar\w+|"
+    r"intact|preserv\w*|normal\w*|withh\w+|omit\w*|stop\w*|hardly|rarely|seldom|scarcely|little|few|minimal|forbid\w*|"
+    r"prohibit\w*|refrain\w*|neglig\w+|miss\w*|ceas\w*|abolish\w*|loss|lost|lose\w*|harm\w*|regardless|irrespective|"
+    r"beyond|exceed\w*|short of|less|fewer|below|under|equal\w*|same|constant|stable|already|still|yet|too|devoid|"
+    r"argue\w* against|against|needless|redundant|pointless|futile|spurious\w*|false\w*|separate\w*|away|whether|"
+    r"reserv\w*|surviv\w*|remain\w*|leav\w*|left|doubt\w*|question\w*|at most|no more|minus|omission|elud\w+|escap\w+|"
+    r"defer\w*|abandon\w*|end to|ban|banned|bar|bars|barred|rather|lest|mandatory|continu\w*|keep\w*|kept|cap|capped|permit\w*|impermissible|before|although|though|decline\w*|refus\w*|reject\w*|oppos\w*|unlike|differ\w*|elsewhere|solely|exclusively|mere\w*)\b",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"^(?:i'?m sorry|i am sorry|sorry,|i can(?:no|')t|i am unable|i'm unable|as an? (?:ai|language model)|"
+    r"i do not have|unfortunately, i)",
+    re.IGNORECASE,
+)
+_ECHO = re.compile(
+    r"^(?:sure[,!.]|certainly[,!.]|of course[,!.]|here(?:'s| is| are)\b.{0,60}(?:paraphras|rewrit|rephras|version)|"
+    r"(?:paraphrased?(?: sentence| version| text)?|rewritten(?: sentence)?|rephrased|output|answer|original)\s*:)|"
+    r"\b(?:the (?:paraphrased|rewritten) (?:sentence|text)|the original (?:sentence|text))\b|^(?:system|user|assistant)\s*:",
+    re.IGNORECASE,
+)
+
+
+def numbers(text: str) -> set[str]:
+    """The free-standing numbers written in digits, without thousands commas and trailing zeros: ``{"2.5", "40"}``.
+
+    Digits inside a name or unit ("PDE5", "cm2", "rSR2") are not numbers.
+    """
+    return {_plain(match) for match in _NUMBER.findall(text)}
+
+
+def _stated(text: str) -> set[str]:
+    """Every number that a text could be said to state: digits anywhere, and number words."""
+    words = re.findall(r"[a-z]+", text.lower())
+    return {_plain(match) for match in _ANY_DIGITS.findall(text)} | {
+        _WORD_NUMBERS[word] for word in words if word in _WORD_NUMBERS
+    }
+
+
+def _plain(number: str) -> str:
+    number = number.replace(",", "")
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def _copy(original: str, paraphrase: str) -> str | None:
+    same = normalise(original) == normalise(paraphrase)
+    return "the paraphrase is the original" if same else None
+
+
+def _refusal(original: str, paraphrase: str) -> str | None:
+    match = _REFUSAL.search(paraphrase)
+    return f"starts like a refusal: {match[0]!r}" if match else None
+
+
+def _prompt_echo(original: str, paraphrase: str) -> str | None:
+    match = _ECHO.search(paraphrase)
+    return f"speaks of the task, not of the subject: {match[0]!r}" if match else None
+
+
+def _heading(original: str, paraphrase: str) -> str | None:
+    marked = paraphrase.startswith(("#", "**")) or (paraphrase.endswith(":") and not original.endswith(":"))
+    return "a heading, not a sentence" if marked else None
+
+
+def _numbers(original: str, paraphrase: str) -> str | None:
+    lost = numbers(original) - _stated(paraphrase)
+    added = numbers(paraphrase) - _stated(original)
+    if not lost and not added:
+        return None
+    return "; ".join(
+        f"{verb} {', '.join(sorted(values))}" for verb, values in (("lost", lost), ("added", added)) if values
+    )
+
+
+def _laterality(original: str, paraphrase: str) -> str | None:
+    for side, other in (("left", "right"), ("right", "left")):
+        # "LV" keeps "left"; a verb ("is left untreated") has no counterpart to be swapped for.
+        kept = re.search(rf"\b{side}\b|\b{side[0].upper()}[A-Z]", paraphrase, re.IGNORECASE)
+        swapped = re.search(rf"\b{other}\b", paraphrase, re.IGNORECASE)
+        had_other = re.search(rf"\b{other}\b|\b{other[0].upper()}[A-Z]", original, re.IGNORECASE)
+        if re.search(rf"\b{side}\b", original, re.IGNORECASE) and not kept and swapped and not had_other:
+            return f"{side} became {other}"
+    return None
+
+
+def _negation(original: str, paraphrase: str) -> str | None:
+    for first, second, what in ((original, paraphrase, "lost"), (paraphrase, original, "added")):
+        negator = _NEGATORS.search(_LIMITS.sub(" ", first))
+        if negator and not _NEGATORS.search(second) and not _DENIAL.search(second):
+            return f"{what} the negation {negator[0]!r}"
+    return None
+
+
+_GATES: tuple[tuple[str, Callable[[str, str], str | None]], ...] = (
+    ("refusal", _refusal),
+    ("prompt_echo", _prompt_echo),
+    ("copy", _copy),
+    ("heading", _heading),
+    ("numbers_changed", _numbers),
+    ("laterality_changed", _laterality),
+    ("negation_changed", _negation),
+)
+
+
+def check_paraphrase(
+    original: str,
+    paraphrase: str,
+    *,
+    min_characters: int,
+    max_characters: int,
+    min_length_ratio: float,
+    max_length_ratio: float,
+) -> Rejection | None:
+    """The first gate that a pair fails, or None.
+
+    Args:
+        original: The textbook sentence.
+        paraphrase: What a generator made of it.
+        min_characters: Shortest acceptable paraphrase.
+        max_characters: Longest acceptable paraphrase.
+        min_length_ratio: Lowest ratio of the paraphrase's length to the original's.
+        max_length_ratio: Highest such ratio.
+    """
+    if not paraphrase.strip():
+        return Rejection("empty", "the paraphrase has no text")
+    for reason, gate in _GATES[:3]:
+        if detail := gate(original, paraphrase):
+            return Rejection(reason, detail)
+    length = len(paraphrase)
+    if length < min_characters:
+        return Rejection("too_short", f"{length} characters, at least {min_characters} are needed")
+    if length > max_characters:
+        return Rejection("too_long", f"{length} characters, at most {max_characters} are allowed")
+    ratio = length / len(original)
+    if not min_length_ratio <= ratio <= max_length_ratio:
+        return Rejection("length_drift", f"{ratio:.2f} times the original's length")
+    for reason, gate in _GATES[3:]:
+        if detail := gate(original, paraphrase):
+            return Rejection(reason, detail)
+    return None

@@ -1,0 +1,158 @@
+"""What the five stage scripts share: command line, errors as advice, manifests, and the check of earlier stages."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cardioembed.config import Settings, flatten, load_settings, to_yaml
+from cardioembed.errors import UserError
+from cardioembed.records import atomic_open, library_versions, read_json, sha256, write_json
+
+SCRIPTS = {
+    "01": "01_merge_paraphrases.py",
+    "02": "02_prepare_training_data.py",
+    "03": "03_train_embedding_model.py",
+    "04": "04_evaluate_model.py",
+    "05": "05_usage_example.py",
+}
+
+# The settings that decide what a stage writes; a later stage refuses its files if one of them has changed since.
+DECIDES = {
+    "01": ("merge.",),
+    "02": ("merge.", "prepare.", "seed"),
+    "03": ("merge.", "prepare.", "seed", "model.", "train."),
+}
+
+
+def run(main: Callable[[Settings], None], description: str | None, arguments: list[str] | None = None) -> int:
+    """Parses the command line, runs ``main(settings)`` and turns a user's mistake into advice and exit code 2."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="config.yaml", metavar="FILE", help="settings (default: config.yaml)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="key.path=value",
+        help="override one setting; may be repeated, for example --set train.learning_rate=1e-4",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        main(load_settings(options.config, options.overrides))
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"\nerror: {_explain_os_error(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def next_command(stage: str) -> str:
+    """The command of another stage with this run's own ``--config`` and ``--set`` arguments."""
+    given = [argument for argument in sys.argv[1:] if argument not in ("-h", "--help")]
+    return shlex.join(["python", SCRIPTS[stage], *given])
+
+
+class Stage:
+    """Bookkeeping of one stage: what it read and wrote, its counts and seconds.
+
+    Args:
+        number: "01".."05".
+        settings: The run's settings; they are saved as ``<run_dir>/<number>_settings.yaml``.
+
+    Raises:
+        UserError: ``run_dir`` cannot be written.
+    """
+
+    def __init__(self, number: str, settings: Settings) -> None:
+        self.number = number
+        self.settings = settings
+        self.run_dir = Path(settings.run_dir)
+        self.started = time.monotonic()
+        self.inputs: list[Path] = []
+        self.outputs: list[Path] = []
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with atomic_open(self.run_dir / f"{number}_settings.yaml") as stream:
+                stream.write(to_yaml(settings))
+        except OSError as error:
+            raise UserError(
+                f"run_dir {self.run_dir} cannot be written ({error.strerror}); set run_dir to a folder of yours"
+            ) from None
+        print(f"{SCRIPTS[number]}: {self.run_dir}")
+
+    def path(self, name: str) -> Path:
+        """A file of the run."""
+        return self.run_dir / name
+
+    def requires(self, number: str, *names: str) -> list[Path]:
+        """Files of an earlier stage, after checking that the present settings are the ones that wrote them.
+
+        Raises:
+            UserError: A file is missing, or a setting that decided its content has changed.
+        """
+        command = next_command(number)
+        paths = [self.path(name) for name in names]
+        manifest_path = self.path(f"{number}_manifest.json")
+        for path in [*paths, manifest_path]:
+            if not path.exists():
+                raise UserError(f"{path} is missing. Run stage {number} first:\n  {command}")
+        manifest = read_json(manifest_path)
+        changed = _changed_settings(manifest["settings"], self.settings, number)
+        if changed:
+            listed = "\n".join(f"  - {key}: was {old!r}, is {new!r}" for key, old, new in changed)
+            raise UserError(
+                f"{self.run_dir} holds stage {number} outputs of other settings:\n{listed}\n"
+                f"Run stage {number} again, or keep both by giving this run a run_dir of its own:\n  {command}"
+            )
+        for path in paths:
+            if manifest["outputs"].get(path.name) != sha256(path):
+                print(f"  note: {path} was changed after stage {number} wrote it; using it as it is")
+        self.inputs += paths
+        return paths
+
+    def wrote(self, path: Path) -> None:
+        """Notes an output for the manifest and says so."""
+        self.outputs.append(path)
+        print(f"  wrote {path}")
+
+    def finish(self, counts: dict[str, Any], following: str | None = None) -> None:
+        """Writes ``<number>_manifest.json`` and prints the next command."""
+        seconds = time.monotonic() - self.started
+        manifest = {
+            "stage": self.number,
+            "settings": flatten(self.settings),
+            "inputs": {str(path): sha256(path) for path in self.inputs},
+            "outputs": {path.name: sha256(path) for path in self.outputs},
+            "counts": counts,
+            "seconds": round(seconds, 2),
+            "libraries": library_versions(),
+        }
+        write_json(self.path(f"{self.number}_manifest.json"), manifest)
+        print(f"  {seconds:.1f} s")
+        if following:
+            print(f"next: {next_command(following)}")
+
+
+def _changed_settings(recorded: dict[str, Any], settings: Settings, number: str) -> list[tuple[str, Any, Any]]:
+    now = flatten(settings)
+    keys = [key for key in {**recorded, **now} if key.startswith(DECIDES[number])]
+    return [(key, recorded.get(key), now.get(key)) for key in keys if recorded.get(key) != now.get(key)]
+
+
+def _explain_os_error(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    text = f"{name}{error.strerror or error}."
+    free = {28: " Free some space or point run_dir at another disk.", 13: " Check the permissions or change run_dir."}
+    return text + free.get(error.errno or 0, "") + f" Working folder: {os.getcwd()}"

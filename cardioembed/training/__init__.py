@@ -1,0 +1,1 @@
+"""Contrastive training: losses, whole-batch gradients in chunks, the trainer and its checkpoints."""

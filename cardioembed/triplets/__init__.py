@@ -1,0 +1,1 @@
+"""Pairs to triplets: groups, splits, negatives, the leak audit."""
