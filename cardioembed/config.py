@@ -138,7 +138,6 @@ class EvaluateSettings(Block):
     concept_pairs: str | None = "data/sample/concept_pairs.jsonl"
     sts: list[str] = []
     bootstrap_resamples: int = Field(5000, ge=100)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
 
     @field_validator("sts", mode="before")
     @classmethod

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from typing import Any
 from cardioembed.config import Settings, flatten, load_settings, to_yaml
 from cardioembed.errors import UserError
 from cardioembed.records import atomic_open, library_versions, read_json, sha256, write_json
+
+# Said on import by libraries, of kernels and names that this project does not use.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 SCRIPTS = {
     "01": "01_merge_paraphrases.py",

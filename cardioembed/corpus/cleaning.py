@@ -14,7 +14,8 @@ from dataclasses import dataclass
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
-_PAGE_NUMBER = re.compile(r"^\W*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s+of\s+\d+)?\W*$", re.IGNORECASE)
+# No full stop: "40." alone on a line is the end of a wrapped sentence.
+_PAGE_NUMBER = re.compile(r"^[\s|*\-–—\[]*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s+of\s+\d+)?[\s|*\-–—\]]*$", re.IGNORECASE)
 _CAPTION = re.compile(r"^\W*(?:figure|fig\.?|table|plate|box|video)\s+\d+(?:[.\-–]\d+)*[a-z]?\b(?!\s+(?:shows?|lists?|gives?|summari[sz]es|depicts?)\b)", re.IGNORECASE)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _RULE = re.compile(r"^\s*([-*_=~`])(?:\s*\1){2,}\w*\s*$")
@@ -143,11 +144,12 @@ def _paragraphs(lines: list[str], running: set[str], counts: Counter[str]) -> It
         if not text:
             pending_break = bool(current)
             continue
-        if current and (_LIST_ITEM.match(line) or (pending_break and not _goes_on(current[-1], text))):
+        item = _list_item(line, current if not pending_break else [])
+        if current and (item or (pending_break and not _goes_on(current[-1], text))):
             yield section, current
             current = []
         pending_break = False
-        current.append(_LIST_ITEM.sub("", line).strip())
+        current.append(line[item:].strip())
     if current:
         yield section, current
 
@@ -166,6 +168,13 @@ def _noise(text: str, running: set[str], in_references: bool) -> str:
     if _CAPTION.match(text):
         return "captions"
     return "running_lines" if _shape(text) in running else ""
+
+
+def _list_item(line: str, current: list[str]) -> int:
+    """Length of a list mark at the line's start; a number within a running sentence ("below\\n40. The ...") is none."""
+    match = _LIST_ITEM.match(line)
+    running = bool(current) and not current[-1].endswith((".", ":", ";"))
+    return match.end() if match and not (running and match[0].strip()[0].isdigit()) else 0
 
 
 def _goes_on(before: str, after: str) -> bool:

@@ -6,14 +6,15 @@ import re
 
 import sentencex
 
-# A full stop after these does not end a sentence, whatever follows.
+# A full stop after these does not end a sentence, whatever follows. Case counts: "Ms." is a title, "ms." a unit.
 _NEVER_ENDS = (
-    "vs cf approx resp viz Fig Figs Tab Eq Eqs Ref Refs Dr Prof Mr Mrs Ms St Vol Chap Sect Ch ed eds e.g i.e ca incl excl"
+    "vs Vs cf Cf approx resp viz Fig fig Figs figs Tab Eq Eqs Ref Refs Dr Prof Mr Mrs Ms St Vol Chap Sect eds e.g E.g "
+    "i.e I.e ca incl excl"
 ).split()
 # After these it ends a sentence only before a capital letter.
 _MAY_END = "i.v i.m s.c p.o b.i.d t.i.d q.i.d q.d o.d p.r.n a.m p.m et al etc min max no wt sp spp".split()
 
-_NEVER = re.compile(rf"(?:^|[\s(])(?:{'|'.join(map(re.escape, _NEVER_ENDS))})\.$", re.IGNORECASE)
+_NEVER = re.compile(rf"(?:^|[\s(])(?:{'|'.join(map(re.escape, _NEVER_ENDS))})\.$")
 _MAYBE = re.compile(rf"(?:^|[\s(])(?:{'|'.join(map(re.escape, _MAY_END))})\.$", re.IGNORECASE)
 _SINGLE_INITIAL = re.compile(r"(?:^|\s)[A-Z]\.$")
 # Where sentencex holds back after a unit, a bracket or a number: "every 4 h. The", "35%. The", "(class I). In".

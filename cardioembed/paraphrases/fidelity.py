@@ -48,14 +48,19 @@ _NEGATORS = re.compile(
     r"\b(?:no|not|never|none|nor|neither|without|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't|nothing|non)\b",
     re.IGNORECASE,
 )
+# A paraphrase may bring in "no" or "without" to put a plain fact another way; a new "not" is a change of claim.
+_DENIED_CLAIM = re.compile(r"\b(?:not|never|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't)\b", re.IGNORECASE)
 # Ways to deny without a negator; wide on purpose.
 _DENIAL = re.compile(
-    r"\b(?:un\w+|in\w+|im\w+|ir\w+|non\w*|dis\w+|a(?:symptomatic|typical|febrile|vascular|systol\w*|cyanotic)|\w+less|\w+-free|"
+    r"\b(?:un(?!til|der|ion|it|i)\w+|in(?:ab|acc|act|ade|adv|app|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens|sign|"
+    r"suff|tol|val|vis|var|eq)\w+|im(?:poss|prop|prac|perm|mob|mun|mat)\w+|ir(?:re|ra)\w+|non\w*|"
+    r"dis(?:app|con|reg|all|card|pens|prov|agr|adv|qual|sim)\w+|a(?:symptomatic|typical|febrile|vascular|systol\w*|cyanotic)|\w+less|\w+-free|"
     r"free|absen\w+|lack\w*|fail\w*|exclu\w+|rul\w+ out|avoid\w*|contraindicat\w*|despite|rather than|instead|"
     r"other than|deni\w+|deny\w*|negativ\w+|only|unless|until|except\w*|but|alone|far from|prevent\w*|preclud\w*|spar\w+|"
     r"intact|preserv\w*|normal\w*|withh\w+|omit\w*|stop\w*|hardly|rarely|seldom|scarcely|little|few|minimal|forbid\w*|"
     r"prohibit\w*|refrain\w*|neglig\w+|miss\w*|ceas\w*|abolish\w*|loss|lost|lose\w*|harm\w*|regardless|irrespective|"
-    r"beyond|exceed\w*|short of|less|fewer|below|under|equal\w*|same|constant|stable|already|still|yet|too|devoid|"
+    r"discourag\w*|refractory|resist\w*|naive|confin\w*|restrict\w*|limit\w*|poor\w*|spontaneous\w*|bypass\w*|silent\w*|"
+    r"impair\w*|beyond|exceed\w*|short of|less|fewer|below|under|equal\w*|same|constant|stable|already|still|yet|too|devoid|"
     r"argue\w* against|against|needless|redundant|pointless|futile|spurious\w*|false\w*|separate\w*|away|whether|"
     r"reserv\w*|surviv\w*|remain\w*|leav\w*|left|doubt\w*|question\w*|at most|no more|minus|omission|elud\w+|escap\w+|"
     r"defer\w*|abandon\w*|end to|ban|banned|bar|bars|barred|rather|lest|mandatory|continu\w*|keep\w*|kept|cap|capped|permit\w*|impermissible|before|although|though|decline\w*|refus\w*|reject\w*|oppos\w*|unlike|differ\w*|elsewhere|solely|exclusively|mere\w*)\b",
@@ -127,18 +132,23 @@ def _numbers(original: str, paraphrase: str) -> str | None:
 
 def _laterality(original: str, paraphrase: str) -> str | None:
     for side, other in (("left", "right"), ("right", "left")):
-        # "LV" keeps "left"; a verb ("is left untreated") has no counterpart to be swapped for.
-        kept = re.search(rf"\b{side}\b|\b{side[0].upper()}[A-Z]", paraphrase, re.IGNORECASE)
-        swapped = re.search(rf"\b{other}\b", paraphrase, re.IGNORECASE)
-        had_other = re.search(rf"\b{other}\b|\b{other[0].upper()}[A-Z]", original, re.IGNORECASE)
-        if re.search(rf"\b{side}\b", original, re.IGNORECASE) and not kept and swapped and not had_other:
+        stated = re.search(rf"\b{side}\b", original, re.IGNORECASE)
+        if stated and not _has_side(paraphrase, side) and _has_side(paraphrase, other) and not _has_side(original, other):
             return f"{side} became {other}"
     return None
 
 
+def _has_side(text: str, side: str) -> bool:
+    """Whether the side is named, as a word or as the first letter of an abbreviation (LV, RCA)."""
+    return bool(re.search(rf"\b{side}\b", text, re.IGNORECASE) or re.search(rf"\b{side[0].upper()}[A-Z]", text))
+
+
 def _negation(original: str, paraphrase: str) -> str | None:
-    for first, second, what in ((original, paraphrase, "lost"), (paraphrase, original, "added")):
-        negator = _NEGATORS.search(_LIMITS.sub(" ", first))
+    for first, second, what, pattern in (
+        (original, paraphrase, "lost", _NEGATORS),
+        (paraphrase, original, "added", _DENIED_CLAIM),
+    ):
+        negator = pattern.search(_LIMITS.sub(" ", first))
         if negator and not _NEGATORS.search(second) and not _DENIAL.search(second):
             return f"{what} the negation {negator[0]!r}"
     return None

@@ -1,0 +1,148 @@
+"""A trained model as a folder that sentence-transformers, PEFT and this project open alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardioembed.embedder.adapters import load_adapter
+from cardioembed.embedder.bases import find_base
+from cardioembed.embedder.encoder import Embedder, Recipe, load_embedder
+from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
+from cardioembed.errors import UserError
+from cardioembed.records import read_json, sha256
+
+PROBE_TEXTS = [
+    "Severe aortic stenosis with a mean gradient of 48 mmHg and preserved ejection fraction.",
+    "No thrombus was seen in the left atrial appendage.",
+    "Bisoprolol",
+]
+_CARD = "cardioembed.json"
+_POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def save_model(embedder: Embedder, folder: Path, training: dict[str, Any]) -> None:
+    """Writes adapter, tokenizer, sentence-transformers modules, recipe and probe vectors into an empty folder.
+
+    Args:
+        embedder: With a PEFT model.
+        folder: Where to; written by the caller's atomic block.
+        training: What the model was trained with, kept for the reader.
+    """
+    embedder.model.save_pretrained(folder)
+    embedder.tokenizer.save_pretrained(folder)
+    recipe = embedder.recipe
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    _write(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(modules)
+        ],
+    )
+    _write(folder / "sentence_bert_config.json", _transformer_config(embedder))
+    pooling = {"word_embedding_dimension": embedder.dimension}
+    pooling |= {key: mode == recipe.pooling for mode, key in _POOLING_KEYS.items()}
+    _write(folder / "1_Pooling" / "config.json", pooling)
+    (folder / "2_Normalize").mkdir()
+    _write(
+        folder / "config_sentence_transformers.json",
+        {"prompts": recipe.prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+    card = {
+        "base": {"name": embedder.base.name, "revision": embedder.base.revision},
+        "recipe": asdict(recipe),
+        "training": training,
+        "probes": {"texts": PROBE_TEXTS, "vectors": embedder.encode(PROBE_TEXTS).tolist()},
+    }
+    _write(folder / _CARD, card)
+
+
+def _transformer_config(embedder: Embedder) -> dict[str, Any]:
+    """How sentence-transformers is to load the base, so that its vectors are ours."""
+    recipe = embedder.recipe
+    model_args: dict[str, Any] = {"dtype": recipe.dtype}
+    inner = embedder.model.get_base_model().config
+    model_args["attn_implementation"] = inner._attn_implementation
+    if getattr(inner, "quantization_config", None) is not None:
+        model_args["quantization_config"] = json.loads(inner.quantization_config.to_json_string(use_diff=False))
+    return {"max_seq_length": recipe.max_length, "do_lower_case": False, "model_args": model_args}
+
+
+def load_model(folder: str | Path, *, device: str = "auto", base: str | None = None) -> Embedder:
+    """Opens a model folder that stage 03 wrote, or a base by name.
+
+    Args:
+        folder: ``runs/<name>/03_model``; a folder or hub id without ``cardioembed.json`` is opened as a plain base.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        base: Where the base is now, if it moved since training.
+
+    Raises:
+        UserError: Not a model, files missing, the adapter of another base, or vectors other than those it was saved
+            with.
+    """
+    folder = Path(folder)
+    if not (folder / _CARD).is_file():
+        return _load_plain(folder, device)
+    card = read_json(folder / _CARD)
+    try:
+        recipe = Recipe(**card["recipe"])
+        revision = card["base"]["revision"]
+        name = base or card["base"]["name"] + (f"@{revision}" if revision else "")
+        probes = card["probes"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / _CARD} lacks {error}; train the model again with stage 03") from None
+    found = find_base(name)
+    where = choose_device(device)
+    model = load_base(
+        found,
+        quantization=recipe.quantization,
+        dtype=recipe.dtype,
+        attn_implementation=recipe.attn_implementation,
+        max_length=recipe.max_length,
+        trust_remote_code=False,
+        device=where,
+    )
+    # The saved tokenizer appends its EOS already, so nothing is added to it.
+    tokenizer = load_tokenizer(type(found)(str(folder), None, folder, str(folder)), recipe.max_length, causal=False)
+    embedder = Embedder(load_adapter(model, folder), tokenizer, recipe, found, where, sha256(folder / _CARD))
+    _check_probes(embedder, probes, folder)
+    return embedder
+
+
+def _load_plain(folder: Path, device: str) -> Embedder:
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not a model folder: it has neither {_CARD} nor config.json. Give runs/<name>/03_model, "
+            "a transformers folder or a hub id"
+        )
+    if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
+        raise UserError(f"{folder} does not exist. Run stage 03 first: python 03_train_embedding_model.py --config ...")
+    return load_embedder(str(folder), device=device, max_length=256)
+
+
+def _check_probes(embedder: Embedder, probes: dict[str, Any], folder: Path) -> None:
+    """Raises if the loaded model does not give the vectors that it was saved with."""
+    vectors, expected = embedder.encode(probes["texts"]), np.array(probes["vectors"], np.float32)
+    exact = embedder.recipe.quantization == "none" and embedder.recipe.dtype == "float32"
+    lowest = 0.9999 if exact else 0.99
+    cosines = (vectors * expected).sum(1) if vectors.shape == expected.shape else np.zeros(1)
+    if not cosines.min() >= lowest:
+        raise UserError(
+            f"{folder}: the loaded model does not give the vectors it was saved with (cosine {cosines.min():.4f}, "
+            f"at least {lowest} expected). Base or adapter files were changed; train again, or restore them"
+        )
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
