@@ -14,6 +14,7 @@ example python 02_prepare_training_data.py --config configs/laptop.yaml --set pr
 from collections import Counter
 
 import numpy as np
+from tqdm import tqdm
 
 from cardioembed import stage
 from cardioembed.config import Settings
@@ -43,6 +44,7 @@ def main(settings: Settings) -> None:
         min_distance=prepare.min_distance,
         length_tolerance=prepare.length_tolerance,
         seed=settings.seed,
+        progress=lambda texts: tqdm(texts, desc="near-duplicates", unit="text"),
     )
 
     # 3. Prove it before anything is written.

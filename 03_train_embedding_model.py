@@ -21,7 +21,7 @@ from cardioembed.embedder.card import model_card
 from cardioembed.embedder.encoder import Embedder, load_embedder
 from cardioembed.embedder.saving import save_model
 from cardioembed.evaluation.retrieval import rank_pairs, retrieval_items
-from cardioembed.records import Row, atomic_folder, normalise, read_jsonl, sha256, write_json
+from cardioembed.records import Row, atomic_folder, atomic_path, normalise, read_jsonl, sha256, write_json
 from cardioembed.training.curves import loss_curve
 from cardioembed.training.trainer import Plan, Trainer
 
@@ -93,7 +93,8 @@ def main(settings: Settings) -> None:
         save_model(embedder, folder, summary)
         (folder / "README.md").write_text(model_card(embedder, summary), encoding="utf-8")
     curve_path = run.path("03_loss_curve.png")
-    curve_path.write_bytes(loss_curve(read_jsonl(log_path), progress.best_step))
+    with atomic_path(curve_path) as temporary:
+        temporary.write_bytes(loss_curve(read_jsonl(log_path), progress.best_step))
     summary_path = run.path("03_training_summary.json")
     write_json(summary_path, {**summary, "seconds_of_this_start": round(time.monotonic() - started, 1)})
     for path in (model_path, log_path, curve_path, summary_path):

@@ -42,7 +42,7 @@ def main(settings: Settings) -> None:
     print(f"  {len(pairs):,} test pairs, {len(sets.concepts)} concept pairs, {len(sts)} STS sets")
 
     # 2. The same weights and evaluator twice: adapter off, adapter on.
-    embedder = load_model(model_path, device=settings.device)
+    embedder = load_model(model_path, device=settings.device, trust_remote_code=settings.model.trust_remote_code)
     resamples = settings.evaluate.bootstrap_resamples
     results = {}
     with embedder.without_adapter():

@@ -29,7 +29,7 @@ from cardioembed.config import Settings
 from cardioembed.embedder.encoder import Embedder
 from cardioembed.embedder.saving import load_model as _load_model
 from cardioembed.errors import UserError
-from cardioembed.records import read_jsonl
+from cardioembed.records import atomic_path, read_jsonl
 
 QUESTIONS = (
     "Which patients with atrial fibrillation need an anticoagulant?",
@@ -60,7 +60,9 @@ def load_model(path: str | Path = "runs/laptop/03_model", device: str = "auto") 
     return _load_model(path, device=device)
 
 
-def search(model: Embedder, query: str, texts: Sequence[str], vectors: np.ndarray | None = None, top_k: int = 5) -> list[Hit]:
+def search(
+    model: Embedder, query: str, texts: Sequence[str], vectors: np.ndarray | None = None, top_k: int = 5
+) -> list[Hit]:
     """The texts most like a query, exactly, best first; equal scores in the order of the texts.
 
     Args:
@@ -103,7 +105,8 @@ class CardiologySearch:
 
     def save(self, path: Path) -> None:
         """Writes the vectors with a mark of the texts and of the model that they belong to."""
-        save_file({"vectors": self.vectors}, path, metadata=self._mark(self.model, self.texts))
+        with atomic_path(path) as temporary:
+            save_file({"vectors": self.vectors}, temporary, metadata=self._mark(self.model, self.texts))
 
     @classmethod
     def open(cls, model: Embedder, texts: Sequence[str], path: Path) -> "CardiologySearch":
@@ -131,7 +134,7 @@ def main(settings: Settings) -> None:
     (sentences_path,) = run.requires("01", "01_sentences.jsonl")
 
     print("\n1. Load")
-    model = load_model(model_path, settings.device)
+    model = _load_model(model_path, device=settings.device, trust_remote_code=settings.model.trust_remote_code)
     print(f"  {model_path}: {model.dimension} dimensions, {model.recipe.pooling} pooling, on {model.device}")
 
     print("\n2. Encode one text or many")
@@ -141,7 +144,9 @@ def main(settings: Settings) -> None:
         "The patient has mitral valve prolapse.",
     ]
     vectors = model.encode(texts)
-    print(f"  {len(texts)} texts -> {vectors.shape} {vectors.dtype}, length of the first {np.linalg.norm(vectors[0]):.4f}")
+    print(
+        f"  {len(texts)} texts -> {vectors.shape} {vectors.dtype}, length of the first {np.linalg.norm(vectors[0]):.4f}"
+    )
 
     print("\n3. Similarity")
     cosines = model.similarity(vectors[0], vectors[1:])[0]

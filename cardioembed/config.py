@@ -212,7 +212,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         found = ", ".join(sorted(str(p) for p in [*Path().glob("*.yaml"), *Path("configs").glob("*.yaml")]))
-        raise UserError(f"config file {path} does not exist. Give one with --config; here are: {found or 'none'}") from None
+        raise UserError(
+            f"config file {path} does not exist. Give one with --config; here are: {found or 'none'}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read as UTF-8 text: {error}") from None
     try:
@@ -252,7 +254,9 @@ def _apply_override(raw: dict[str, Any], override: str, origins: dict[str, str])
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: the value is not valid YAML; quote it, for example --set '{key}=[a, b]'") from None
+        raise UserError(
+            f"--set {override!r}: the value is not valid YAML; quote it, for example --set '{key}=[a, b]'"
+        ) from None
     *parents, last = key.split(".")
     block = raw
     for depth, parent in enumerate(parents):

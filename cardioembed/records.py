@@ -23,7 +23,16 @@ from cardioembed.errors import UserError
 
 Row = dict[str, Any]
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "sentence-transformers", "numpy", "sentencex")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "sentence-transformers",
+    "numpy",
+    "sentencex",
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,7 @@ def _parse_line(number: int, raw: bytes) -> Row | BadLine:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        detail = (
-            f"byte {error.start + 1} is not UTF-8 (Latin-1?); convert the file: iconv -f latin1 -t utf-8 IN > OUT"
-        )
+        detail = f"byte {error.start + 1} is not UTF-8 (Latin-1?); convert the file: iconv -f latin1 -t utf-8 IN > OUT"
         return BadLine(number, "not_utf8", detail, raw.decode("latin-1"))
     try:
         row = json.loads(text)
@@ -83,24 +90,32 @@ def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[Row]:
             raise UserError(f"{path}, line {number}: {row.detail}")
         missing = [key for key in required if key not in row]
         if missing:
-            raise UserError(f"{path}, line {number}: key {missing[0]!r} is missing; found: {', '.join(row) or 'nothing'}")
+            raise UserError(
+                f"{path}, line {number}: key {missing[0]!r} is missing; found: {', '.join(row) or 'nothing'}"
+            )
         rows.append(row)
     return rows
 
 
 @contextmanager
-def atomic_open(path: Path) -> Iterator[IO[str]]:
-    """Opens a temporary file beside ``path`` for writing and renames it to ``path`` if the block succeeds."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside ``path``; the file written there is renamed to ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_open(path: Path) -> Iterator[IO[str]]:
+    """Opens a temporary text file that takes the place of ``path`` if the block succeeds."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
-import os
 import shlex
 import sys
 import time
@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from cardioembed.config import Settings, flatten, load_settings, to_yaml
 from cardioembed.errors import UserError
@@ -54,6 +56,9 @@ def run(main: Callable[[Settings], None], description: str | None, arguments: li
         main(load_settings(options.config, options.overrides))
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    except SafetensorError as error:
+        print(f"\nerror: a weights file is damaged, or the disk is full: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"\nerror: {_explain_os_error(error)}", file=sys.stderr)
@@ -160,5 +165,6 @@ def _changed_settings(recorded: dict[str, Any], settings: Settings, number: str)
 def _explain_os_error(error: OSError) -> str:
     name = f"{error.filename}: " if error.filename else ""
     text = f"{name}{error.strerror or error}."
-    free = {28: " Free some space or point run_dir at another disk.", 13: " Check the permissions or change run_dir."}
-    return text + free.get(error.errno or 0, "") + f" Working folder: {os.getcwd()}"
+    room, rights = " Free some space or point run_dir at another disk.", " Check the permissions or change run_dir."
+    advice = {errno.ENOSPC: room, errno.EDQUOT: room, errno.EACCES: rights, errno.EPERM: rights, errno.EROFS: rights}
+    return text + advice.get(error.errno or 0, "")

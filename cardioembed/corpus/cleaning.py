@@ -15,8 +15,13 @@ LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", 
 
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
 # No full stop: "40." alone on a line is the end of a wrapped sentence.
-_PAGE_NUMBER = re.compile(r"^[\s|*\-–—\[]*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s+of\s+\d+)?[\s|*\-–—\]]*$", re.IGNORECASE)
-_CAPTION = re.compile(r"^\W*(?:figure|fig\.?|table|plate|box|video)\s+\d+(?:[.\-–]\d+)*[a-z]?\b(?!\s+(?:shows?|lists?|gives?|summari[sz]es|depicts?)\b)", re.IGNORECASE)
+_PAGE_NUMBER = re.compile(
+    r"^[\s|*\-–—\[]*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s+of\s+\d+)?[\s|*\-–—\]]*$", re.IGNORECASE
+)
+_CAPTION = re.compile(
+    r"^\W*(?:figure|fig\.?|table|plate|box|video)\s+\d+(?:[.\-–]\d+)*[a-z]?\b(?!\s+(?:shows?|lists?|gives?|summari[sz]es|depicts?)\b)",
+    re.IGNORECASE,
+)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _RULE = re.compile(r"^\s*([-*_=~`])(?:\s*\1){2,}\w*\s*$")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+•▪◦]|\d{1,2}[.)]|\(?[a-z][.)])\s+(?=\S)")
@@ -36,7 +41,10 @@ _INLINE: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("citations", re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]"), ""),
     (
         "cross_references",
-        re.compile(r"\s*\((?:see\s+|cf\.\s+)?(?:fig(?:ure)?s?|tables?|chapters?|box(?:es)?)\.?\s*\d[\d.\-–a-z, and]*\)", re.IGNORECASE),
+        re.compile(
+            r"\s*\((?:see\s+|cf\.\s+)?(?:fig(?:ure)?s?|tables?|chapters?|box(?:es)?)\.?\s*\d[\d.\-–a-z, and]*\)",
+            re.IGNORECASE,
+        ),
         "",
     ),
     ("emphasis", re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1"), r"\2"),
@@ -113,9 +121,9 @@ def _running_lines(lines: list[str]) -> set[str]:
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         text = line.strip()
         alone = not before.strip() and not after.strip()
-        if alone and 3 < len(text) <= 80 and not text.endswith((".", "!", "?", ":", ";", ",")):
-            if not _HEADING.match(text) and not _LIST_ITEM.match(text):
-                shapes[_shape(text)] += 1
+        fragment = 3 < len(text) <= 80 and not text.endswith((".", "!", "?", ":", ";", ","))
+        if alone and fragment and not _HEADING.match(text) and not _LIST_ITEM.match(text):
+            shapes[_shape(text)] += 1
     return {shape for shape, count in shapes.items() if count >= 3}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rensa import RMinHash, RMinHashLSH
 
@@ -24,7 +24,9 @@ def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     return len(first & second) / union if union else 1.0
 
 
-def near_duplicates(texts: list[str], threshold: float) -> Iterator[tuple[int, int, float]]:
+def near_duplicates(
+    texts: list[str], threshold: float, progress: Callable[[Iterable], Iterable] = iter
+) -> Iterator[tuple[int, int, float]]:
     """Pairs of texts whose word 3-grams have a Jaccard index of at least ``threshold``.
 
     MinHash proposes candidates and the exact index decides, so no reported pair is wrong; a true pair is missed only
@@ -33,13 +35,14 @@ def near_duplicates(texts: list[str], threshold: float) -> Iterator[tuple[int, i
     Args:
         texts: The texts to compare.
         threshold: Lowest Jaccard index, in (0, 1].
+        progress: Wraps the loop over texts, as tqdm does.
 
     Yields:
         ``(i, j, index)`` with ``j < i``, in order of ``i``.
     """
     lsh = RMinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, num_bands=_BANDS)
     sets = [shingles(text) for text in texts]
-    for i, items in enumerate(sets):
+    for i, items in enumerate(progress(sets)):
         signature = RMinHash(num_perm=_PERMUTATIONS, seed=1)
         signature.update(sorted(items))
         for j in sorted(lsh.query(signature)):

@@ -78,7 +78,9 @@ def _read_pdf(book: Path) -> list[str]:
     except pdfium.PdfiumError as error:
         locked = "password" in str(error).lower()
         advice = "save a copy without the password" if locked else "it may be cut short; download or export it again"
-        raise UserError(f"{book} cannot be opened as a PDF ({error}): {advice}, or leave it out of merge.books") from None
+        raise UserError(
+            f"{book} cannot be opened as a PDF ({error}): {advice}, or leave it out of merge.books"
+        ) from None
     try:
         return [_page_text(document, number) for number in range(len(document))]
     except pdfium.PdfiumError as error:

@@ -7,10 +7,10 @@ import re
 import sentencex
 
 # A full stop after these does not end a sentence, whatever follows. Case counts: "Ms." is a title, "ms." a unit.
-_NEVER_ENDS = (
-    "vs Vs cf Cf approx resp viz Fig fig Figs figs Tab Eq Eqs Ref Refs Dr Prof Mr Mrs Ms St Vol Chap Sect eds e.g E.g "
-    "i.e I.e ca incl excl"
-).split()
+_NEVER_ENDS = """
+    vs Vs cf Cf approx resp viz Fig fig Figs figs Tab Eq Eqs Ref Refs Dr Prof Mr Mrs Ms St Vol Chap Sect eds e.g E.g
+    i.e I.e ca incl excl
+""".split()
 # After these it ends a sentence only before a capital letter.
 _MAY_END = "i.v i.m s.c p.o b.i.d t.i.d q.i.d q.d o.d p.r.n a.m p.m et al etc min max no wt sp spp".split()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Corpus:
 
 
 def build_corpus(
-    books: list[Path], *, min_characters: int, max_characters: int, progress: type | None = None
+    books: list[Path], *, min_characters: int, max_characters: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> Corpus:
     """Reads, cleans and segments the books, and keeps every sentence once.
 
@@ -40,7 +41,7 @@ def build_corpus(
         UserError: Books that cannot be read, all of them in one message; or no sentence at all.
     """
     corpus, by_text, problems = Corpus(), {}, []
-    for book in progress(books) if progress else books:
+    for book in progress(books):
         try:
             pages = read_pages(book)
         except UserError as error:
@@ -51,7 +52,9 @@ def build_corpus(
     if problems:
         raise UserError("\n  ".join([f"{len(problems)} of {len(books)} books cannot be used:", *problems]))
     if not corpus.sentences:
-        raise UserError(f"no sentence of {min_characters} or more characters in {len(books)} books; lower merge.min_characters?")
+        raise UserError(
+            f"no sentence of {min_characters} or more characters in {len(books)} books; lower merge.min_characters?"
+        )
     return corpus
 
 

@@ -54,13 +54,18 @@ def attach_lora(
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         target_modules=wanted,
-        exclude_modules=["pooler.dense"],  # BERT's unused head; "dense" would match it
+        exclude_modules=_unused_heads(model) or None,
         task_type=TaskType.FEATURE_EXTRACTION,
     )
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base_reference
     adapted.peft_config["default"].revision = revision
     return adapted
+
+
+def _unused_heads(model: nn.Module) -> list[str]:
+    """BERT's pooler, which no pooling here reads; a target named "dense" would match it."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "pooler" in name]
 
 
 def linear_names(model: nn.Module) -> set[str]:

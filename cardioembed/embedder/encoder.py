@@ -144,7 +144,10 @@ class Embedder:
     def _encode_into(self, vectors: np.ndarray, sequences: list[list[int]], chunk_tokens: int, progress: bool) -> None:
         was_training = self.model.training
         self.model.eval()
-        with torch.inference_mode(), tqdm(total=len(sequences), desc="encode", unit="text", disable=not progress) as bar:
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(sequences), desc="encode", unit="text", disable=not progress) as bar,
+        ):
             for chunk in length_sorted_chunks([len(s) for s in sequences], chunk_tokens):
                 vectors[chunk] = self.embed_tokens([sequences[i] for i in chunk]).cpu().numpy()
                 bar.update(len(chunk))
@@ -196,7 +199,9 @@ def load_embedder(
     found = find_base(base)
     traits = read_traits(found)
     recipe = _recipe(traits, pooling, max_length, anchor_prompt, positive_prompt, found.name)
-    recipe = Recipe(**{**recipe, "quantization": quantization, "dtype": dtype, "attn_implementation": attn_implementation})
+    recipe = Recipe(
+        **{**recipe, "quantization": quantization, "dtype": dtype, "attn_implementation": attn_implementation}
+    )
     tokenizer = load_tokenizer(found, max_length, traits.causal and recipe.pooling == "lasttoken")
     model = load_base(
         found,
@@ -221,7 +226,10 @@ def _recipe(
         )
     prompts = dict(traits.prompts)
     names: list[str | None] = []
-    for side, value, own in (("anchor", anchor, traits.pair_prompts[0]), ("positive", positive, traits.pair_prompts[1])):
+    for side, value, own in (
+        ("anchor", anchor, traits.pair_prompts[0]),
+        ("positive", positive, traits.pair_prompts[1]),
+    ):
         if value == "auto":
             names.append(own)
         elif not value:

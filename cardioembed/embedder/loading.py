@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import processors
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -61,7 +62,7 @@ def append_eos(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         return
     if tokenizer.eos_token is None:
         raise UserError(f"model.base: the tokenizer of {name} has no EOS token to pool; set model.pooling: mean")
-    prefix = [token for token in tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])]
+    prefix = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
     tokens = [*prefix, tokenizer.eos_token]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=[*prefix, "$A", tokenizer.eos_token],
@@ -113,6 +114,10 @@ def load_base(
         raise UserError(
             f"{base.name} does not fit on {device}. Set model.quantization: nf4, or take a smaller base"
         ) from None
+    except SafetensorError as error:
+        raise UserError(
+            f"model.base: the weights of {base.name} are damaged ({error}); fetch them again into {base.folder}"
+        ) from None
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UserError(f"model.base: {base.name} cannot be loaded: {error}") from None
     refuse_missing(info, base.name)
@@ -152,7 +157,9 @@ def _check_positions(config: Any, max_length: int, name: str) -> None:
     if limit and config.model_type in ("roberta", "xlm-roberta", "mpnet"):
         limit -= 2  # these number positions from pad_token_id + 1
     if limit and max_length > limit:
-        raise UserError(f"model.max_length: {max_length} is more than the {limit} positions of {name}; set {limit} or less")
+        raise UserError(
+            f"model.max_length: {max_length} is more than the {limit} positions of {name}; set {limit} or less"
+        )
 
 
 class _quiet_loading:  # noqa: N801 - reads as a verb at its one place of use

@@ -77,13 +77,16 @@ def _transformer_config(embedder: Embedder) -> dict[str, Any]:
     return {"max_seq_length": recipe.max_length, "do_lower_case": False, "model_args": model_args}
 
 
-def load_model(folder: str | Path, *, device: str = "auto", base: str | None = None) -> Embedder:
+def load_model(
+    folder: str | Path, *, device: str = "auto", base: str | None = None, trust_remote_code: bool = False
+) -> Embedder:
     """Opens a model folder that stage 03 wrote, or a base by name.
 
     Args:
         folder: ``runs/<name>/03_model``; a folder or hub id without ``cardioembed.json`` is opened as a plain base.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         base: Where the base is now, if it moved since training.
+        trust_remote_code: Whether a base that needs code of its own may run it.
 
     Raises:
         UserError: Not a model, files missing, the adapter of another base, or vectors other than those it was saved
@@ -108,7 +111,7 @@ def load_model(folder: str | Path, *, device: str = "auto", base: str | None = N
         dtype=recipe.dtype,
         attn_implementation=recipe.attn_implementation,
         max_length=recipe.max_length,
-        trust_remote_code=False,
+        trust_remote_code=trust_remote_code,
         device=where,
     )
     # The saved tokenizer appends its EOS already, so nothing is added to it.
@@ -145,4 +148,3 @@ def _check_probes(embedder: Embedder, probes: dict[str, Any], folder: Path) -> N
 def _write(path: Path, content: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-

@@ -63,7 +63,9 @@ def _pair_similarity(results: dict[str, Result]) -> bytes:
     with _figure(8, 3.6, columns=len(results)) as (axes, png):
         bins = np.linspace(-0.2, 1, 49)
         for axis, (model, result) in zip(axes, results.items(), strict=True):
-            axis.hist(result.ranks.chance_similarity, bins, color="#E69F00", alpha=0.75, label="other paraphrases (mean)")
+            axis.hist(
+                result.ranks.chance_similarity, bins, color="#E69F00", alpha=0.75, label="other paraphrases (mean)"
+            )
             axis.hist(result.ranks.similarity, bins, color=COLOURS[model], alpha=0.85, label="own paraphrase")
             axis.set_title(model)
             axis.set_xlabel("cosine")

@@ -28,12 +28,16 @@ def metrics_document(results: dict[str, Result]) -> dict[str, Any]:
     ``delta.<evaluation>.<metric>`` is the same for adapted - base on the same items.
     """
     models = {
-        name: {evaluation: {m: e.summary() for m, e in metrics.items()} for evaluation, metrics in result.estimates.items()}
+        name: {
+            evaluation: {m: e.summary() for m, e in metrics.items()} for evaluation, metrics in result.estimates.items()
+        }
         for name, result in results.items()
     }
     base, adapted = results["base"].estimates, results["adapted"].estimates
     delta = {
-        evaluation: {metric: adapted[evaluation][metric].minus(base[evaluation][metric]).summary() for metric in metrics}
+        evaluation: {
+            metric: adapted[evaluation][metric].minus(base[evaluation][metric]).summary() for metric in metrics
+        }
         for evaluation, metrics in base.items()
     }
     return {"schema_version": 1, "models": models, "delta": delta}
@@ -125,8 +129,8 @@ def summary_sentences(document: dict[str, Any]) -> list[str]:
         separation, gap = (delta["concept_separation"][m] for m in ("separation", "negation_gap"))
         value = adapted["concept_separation"]["separation"]["value"]
         sentences.append(
-            f"Separation of similar from different concepts is {value:.3f} ({tier(value)}), {_reading(separation)}; the gap "
-            f"to negated statements is {adapted['concept_separation']['negation_gap']['value']:+.3f}, {_reading(gap)}"
+            f"Separation of similar from different concepts is {value:.3f} ({tier(value)}), {_reading(separation)}; "
+            f"the gap to negated statements is {adapted['concept_separation']['negation_gap']['value']:+.3f}, {_reading(gap)}"
             + (
                 ", so negated statements are still placed closer than rephrased ones."
                 if adapted["concept_separation"]["negation_gap"]["value"] < 0

@@ -30,7 +30,9 @@ class PairRanks:
     rival: np.ndarray
 
 
-def rank_pairs(anchors: np.ndarray, positives: np.ndarray, groups: list[str], texts: list[str], ids: list[str]) -> PairRanks:
+def rank_pairs(
+    anchors: np.ndarray, positives: np.ndarray, groups: list[str], texts: list[str], ids: list[str]
+) -> PairRanks:
     """Ranks row i's positive among all positives by cosine with anchor i.
 
     Other positives of the row's own group are right answers too, so they neither win nor lose; texts equal to the own

@@ -20,9 +20,7 @@ def cluster_weights(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarr
     return np.concatenate(draws).astype(np.uint16)
 
 
-def bootstrap_means(
-    values: np.ndarray, *, resamples: int, seed: int, clusters: np.ndarray | None = None
-) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, *, resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
     """Means of resampled items; whole clusters are drawn, as paraphrases of one sentence are not independent.
 
     The same seed draws the same items, so columns (metrics, or a model beside another) are resampled together.

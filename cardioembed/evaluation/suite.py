@@ -72,7 +72,9 @@ def load_sts(path: Path) -> list[Row]:
         if isinstance(row["score"], bool) or not isinstance(row["score"], (int, float)):
             raise UserError(f"{path}, row {number}: score {row['score']!r} is not a number")
     if len(rows) < 3 or len({row["score"] for row in rows}) < 2:
-        raise UserError(f"{path}: a correlation needs at least 3 pairs and 2 different scores; it has {len(rows)} pairs")
+        raise UserError(
+            f"{path}: a correlation needs at least 3 pairs and 2 different scores; it has {len(rows)} pairs"
+        )
     return rows
 
 

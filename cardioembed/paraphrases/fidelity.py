@@ -22,18 +22,16 @@ class Rejection:
 
 
 _WORD_NUMBERS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-} | {
-    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
-    "single": "1", "first": "1", "once": "1", "second": "2", "twice": "2", "half": "2", "both": "2", "pair": "2",
-    "double": "2", "doubled": "2", "doubles": "2", "doubling": "2", "twofold": "2", "dual": "2", "third": "3",
-    "thirds": "3", "triple": "3", "threefold": "3", "thrice": "3", "fourth": "4", "quarter": "4", "quarters": "4",
-    "fourfold": "4", "fifth": "5", "fivefold": "5", "sixth": "6", "seventh": "7",
-    "eighth": "8", "ninth": "9", "tenfold": "10", "tenth": "10",
+    word: number
+    for number, words in {
+        "0": "zero", "1": "one single first once", "2": "two second twice half both pair double doubled doubles doubling "
+        "twofold dual", "3": "three third thirds triple threefold thrice", "4": "four fourth quarter quarters fourfold",
+        "5": "five fifth fivefold", "6": "six sixth", "7": "seven seventh", "8": "eight eighth", "9": "nine ninth",
+        "10": "ten tenth tenfold", "11": "eleven", "12": "twelve", "13": "thirteen", "14": "fourteen", "15": "fifteen",
+        "16": "sixteen", "17": "seventeen", "18": "eighteen", "19": "nineteen", "20": "twenty", "30": "thirty",
+        "40": "forty", "50": "fifty", "60": "sixty", "70": "seventy", "80": "eighty", "90": "ninety",
+    }.items()
+    for word in words.split()
 }  # fmt: skip
 
 # A sign before a digit joins words ("30-day") more often than it negates, so signs are not compared.
@@ -50,20 +48,23 @@ _NEGATORS = re.compile(
 )
 # A paraphrase may bring in "no" or "without" to put a plain fact another way; a new "not" is a change of claim.
 _DENIED_CLAIM = re.compile(r"\b(?:not|never|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't)\b", re.IGNORECASE)
-# Ways to deny without a negator; wide on purpose.
+# Words that can carry a denial without a negator; wide on purpose, * stands for any ending.
+_DENIAL_WORDS = """
+    un(?!til|der|ion|it|i)* in(?:ab|acc|act|ade|adv|app|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens)*
+    in(?:sign|suff|tol|val|vis|var|eq)* im(?:poss|prop|prac|perm|mob|mun|mat)* ir(?:re|ra)* non*
+    dis(?:app|con|reg|all|card|pens|prov|agr|adv|qual|sim)* asymptomatic atypical afebrile avascular asystol* acyanotic
+    free absen* lack* fail* exclu* rul* avoid* contraindicat* despite rather instead other deni* deny* negativ* only unless
+    until except* but alone far prevent* preclud* spar* intact preserv* normal* withh* omit* omission stop* hardly rarely
+    seldom scarcely little few fewer less minimal minus forbid* prohibit* ban banned bar bars barred impermissible refrain*
+    neglig* miss* ceas* end abolish* abandon* loss lost lose* harm* regardless irrespective discourag* refractory resist*
+    naive confin* restrict* limit* poor* spontaneous* bypass* silent* impair* beyond exceed* short below under equal* same
+    constant stable already still yet too devoid against needless redundant pointless futile spurious* false* separate*
+    away whether reserv* surviv* remain* leav* left doubt* question* most elud* escap* defer* lest mandatory continu* keep*
+    kept cap capped permit* before although though decline* refus* reject* oppos* unlike differ* elsewhere solely
+    exclusively mere*
+""".split()
 _DENIAL = re.compile(
-    r"\b(?:un(?!til|der|ion|it|i)\w+|in(?:ab|acc|act|ade|adv|app|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens|sign|"
-    r"suff|tol|val|vis|var|eq)\w+|im(?:poss|prop|prac|perm|mob|mun|mat)\w+|ir(?:re|ra)\w+|non\w*|"
-    r"dis(?:app|con|reg|all|card|pens|prov|agr|adv|qual|sim)\w+|a(?:symptomatic|typical|febrile|vascular|systol\w*|cyanotic)|\w+less|\w+-free|"
-    r"free|absen\w+|lack\w*|fail\w*|exclu\w+|rul\w+ out|avoid\w*|contraindicat\w*|despite|rather than|instead|"
-    r"other than|deni\w+|deny\w*|negativ\w+|only|unless|until|except\w*|but|alone|far from|prevent\w*|preclud\w*|spar\w+|"
-    r"intact|preserv\w*|normal\w*|withh\w+|omit\w*|stop\w*|hardly|rarely|seldom|scarcely|little|few|minimal|forbid\w*|"
-    r"prohibit\w*|refrain\w*|neglig\w+|miss\w*|ceas\w*|abolish\w*|loss|lost|lose\w*|harm\w*|regardless|irrespective|"
-    r"discourag\w*|refractory|resist\w*|naive|confin\w*|restrict\w*|limit\w*|poor\w*|spontaneous\w*|bypass\w*|silent\w*|"
-    r"impair\w*|beyond|exceed\w*|short of|less|fewer|below|under|equal\w*|same|constant|stable|already|still|yet|too|devoid|"
-    r"argue\w* against|against|needless|redundant|pointless|futile|spurious\w*|false\w*|separate\w*|away|whether|"
-    r"reserv\w*|surviv\w*|remain\w*|leav\w*|left|doubt\w*|question\w*|at most|no more|minus|omission|elud\w+|escap\w+|"
-    r"defer\w*|abandon\w*|end to|ban|banned|bar|bars|barred|rather|lest|mandatory|continu\w*|keep\w*|kept|cap|capped|permit\w*|impermissible|before|although|though|decline\w*|refus\w*|reject\w*|oppos\w*|unlike|differ\w*|elsewhere|solely|exclusively|mere\w*)\b",
+    rf"\b(?:{'|'.join(_DENIAL_WORDS)})\b|\w+less\b|\w+-free\b".replace("*", r"\w*"),
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -74,7 +75,7 @@ _REFUSAL = re.compile(
 _ECHO = re.compile(
     r"^(?:sure[,!.]|certainly[,!.]|of course[,!.]|here(?:'s| is| are)\b.{0,60}(?:paraphras|rewrit|rephras|version)|"
     r"(?:paraphrased?(?: sentence| version| text)?|rewritten(?: sentence)?|rephrased|output|answer|original)\s*:)|"
-    r"\b(?:the (?:paraphrased|rewritten) (?:sentence|text)|the original (?:sentence|text))\b|^(?:system|user|assistant)\s*:",
+    r"\bthe (?:paraphrased|rewritten|original) (?:sentence|text)\b|^(?:system|user|assistant)\s*:",
     re.IGNORECASE,
 )
 
@@ -133,7 +134,12 @@ def _numbers(original: str, paraphrase: str) -> str | None:
 def _laterality(original: str, paraphrase: str) -> str | None:
     for side, other in (("left", "right"), ("right", "left")):
         stated = re.search(rf"\b{side}\b", original, re.IGNORECASE)
-        if stated and not _has_side(paraphrase, side) and _has_side(paraphrase, other) and not _has_side(original, other):
+        if (
+            stated
+            and not _has_side(paraphrase, side)
+            and _has_side(paraphrase, other)
+            and not _has_side(original, other)
+        ):
             return f"{side} became {other}"
     return None
 

@@ -47,7 +47,9 @@ def save_checkpoint(
     """Writes ``folder/step-<n>`` and removes older ones once it is whole."""
     target = folder / f"step-{progress.step:07d}"
     with atomic_folder(target) as temporary:
-        save_file({name: p.detach().cpu().contiguous() for name, p in weights.items()}, temporary / "adapter.safetensors")
+        save_file(
+            {name: p.detach().cpu().contiguous() for name, p in weights.items()}, temporary / "adapter.safetensors"
+        )
         save_file(best, temporary / "best.safetensors")
         save_file(_optimizer_tensors(optimizer, weights), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"progress": asdict(progress), "fingerprint": fingerprint})

@@ -99,16 +99,12 @@ class Trainer:
         self.fingerprint = fingerprint
         self.per_epoch = plan.steps_per_epoch(len(rows))
         self.total = plan.max_steps or self.per_epoch * plan.num_train_epochs
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if plan.bf16 else "no", cpu=embedder.device.type == "cpu"
-        )
+        self.accelerator = Accelerator(mixed_precision="bf16" if plan.bf16 else "no", cpu=embedder.device.type == "cpu")
         if self.accelerator.num_processes > 1:
             raise UserError("this version trains in one process; start it with python, not with torchrun")
         use_word_dropout(embedder.model)
         self.weights = adapter_weights(embedder.model)
-        self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self._tokenize()
@@ -121,7 +117,9 @@ class Trainer:
         texts = [text for row in self.rows for text in row["negatives"][: self.negatives]]
         negatives, cut_negatives = self.embedder.tokenize(texts, positive) if texts else ([], 0)
         m = self.negatives
-        self.tokens = [[a, p, *negatives[i * m : i * m + m]] for i, (a, p) in enumerate(zip(anchors, positives, strict=True))]
+        self.tokens = [
+            [a, p, *negatives[i * m : i * m + m]] for i, (a, p) in enumerate(zip(anchors, positives, strict=True))
+        ]
         self.truncated = cut_anchors + cut_positives + cut_negatives
         self.keys = [(row["group"], normalise(row["anchor"]), normalise(row["positive"])) for row in self.rows]
 
@@ -151,7 +149,9 @@ class Trainer:
                     self._validate(log, writer, bar)
                 if done % save_every == 0 or done == self.total:
                     log.flush()
-                    save_checkpoint(self.folder, self.progress, self.weights, self.best, self.optimizer, self.fingerprint)
+                    save_checkpoint(
+                        self.folder, self.progress, self.weights, self.best, self.optimizer, self.fingerprint
+                    )
         self._restore_best()
         return self.progress
 
@@ -179,7 +179,9 @@ class Trainer:
         step, plan, started = self.progress.step, self.plan, time.perf_counter()
         chosen = self._batch(step)
         sequences = [self.tokens[i][part] for part in range(2 + self.negatives) for i in chosen]
-        mask = losses.false_negative_mask(*(list(column) for column in zip(*(self.keys[i] for i in chosen), strict=True)))
+        mask = losses.false_negative_mask(
+            *(list(column) for column in zip(*(self.keys[i] for i in chosen), strict=True))
+        )
         rate = learning_rate_at(step, self.total, plan.learning_rate, plan.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -251,8 +253,8 @@ class Trainer:
         untouched = untouched_adapters(self.embedder.model)
         if untouched:
             raise UserError(
-                f"{len(untouched)} adapter weights never got a gradient, for example {untouched[0]}; take their modules "
-                "out of model.lora.target_modules"
+                f"{len(untouched)} adapter weights never got a gradient, for example {untouched[0]}; take their "
+                "modules out of model.lora.target_modules"
             )
         self.embedder.model.eval()
 

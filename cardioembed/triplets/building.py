@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -24,6 +25,7 @@ def build_triplets(
     min_distance: int,
     length_tolerance: float,
     seed: int,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[dict[str, list[Row]], dict[str, int]]:
     """Splits the groups first, then draws each row's negatives from its own split.
 
@@ -37,6 +39,7 @@ def build_triplets(
         negatives: ``"distant"`` or ``"similar_length"``.
         negatives_per_anchor, min_distance, length_tolerance: see ``cardioembed.triplets.negatives``.
         seed: Decides splits and draws.
+        progress: Wraps the long loop, as tqdm does.
 
     Returns:
         Triplet rows by split, and counts.
@@ -45,7 +48,7 @@ def build_triplets(
         UserError: A split is empty, or an anchor has too few possible negatives.
     """
     sentences = sentences + _strangers(sentences, pairs)
-    groups = group_sentences(sentences, pairs, near_duplicate_jaccard)
+    groups = group_sentences(sentences, pairs, near_duplicate_jaccard, progress)
     splits = assign_splits(_strata(sentences, pairs, groups), shares, seed)
     numbers = {group: number for number, group in enumerate(sorted(set(groups.values())))}
     rows: dict[str, list[Row]] = {}

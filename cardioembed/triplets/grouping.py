@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from cardioembed.corpus.deduplication import near_duplicates
 from cardioembed.records import Row, normalise
 
 
-def group_sentences(sentences: list[Row], pairs: list[Row], near_duplicate_jaccard: float) -> dict[str, str]:
+def group_sentences(
+    sentences: list[Row],
+    pairs: list[Row],
+    near_duplicate_jaccard: float,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict[str, str]:
     """Connects sentences that share a text, or own texts that are near-duplicates of each other.
 
     Args:
         sentences: Rows with ``id`` and ``text``.
         pairs: Rows with ``sentence_id`` and ``paraphrase``.
         near_duplicate_jaccard: Jaccard index of word 3-grams from which two texts count as near-duplicates.
+        progress: Wraps the loop over texts, as tqdm does.
 
     Returns:
         The group of each sentence id; a group is named after the smallest sentence id in it.
@@ -41,6 +49,6 @@ def group_sentences(sentences: list[Row], pairs: list[Row], near_duplicate_jacca
         first_owner[key] = owner
         owners.append(owner)
         texts.append(text)
-    for i, j, _ in near_duplicates(texts, near_duplicate_jaccard):
+    for i, j, _ in near_duplicates(texts, near_duplicate_jaccard, progress):
         connect(owners[i], owners[j])
     return {item: root(item) for item in parent}

@@ -26,7 +26,9 @@ class Pool:
     groups: np.ndarray
 
 
-def distant_negatives(pool: Pool, anchors: np.ndarray, count: int, min_distance: int, rng: np.random.Generator) -> np.ndarray:
+def distant_negatives(
+    pool: Pool, anchors: np.ndarray, count: int, min_distance: int, rng: np.random.Generator
+) -> np.ndarray:
     """Sentences from far places of the corpus (the paper's negatives).
 
     Args:
@@ -53,7 +55,9 @@ def distant_negatives(pool: Pool, anchors: np.ndarray, count: int, min_distance:
     return _draw(order, anchors, low, high, count, valid, rng, advice)
 
 
-def similar_length_negatives(pool: Pool, anchors: np.ndarray, count: int, tolerance: float, rng: np.random.Generator) -> np.ndarray:
+def similar_length_negatives(
+    pool: Pool, anchors: np.ndarray, count: int, tolerance: float, rng: np.random.Generator
+) -> np.ndarray:
     """Sentences whose length is within ``tolerance`` of the anchor's (the released code's negatives: 0.3).
 
     Arguments, result and errors as ``distant_negatives``.
@@ -70,7 +74,7 @@ def similar_length_negatives(pool: Pool, anchors: np.ndarray, count: int, tolera
     return _draw(order, anchors, low, high, count, valid, rng, advice)
 
 
-def _draw(order, anchors, low, high, count, valid, rng, advice) -> np.ndarray:  # noqa: PLR0913
+def _draw(order, anchors, low, high, count, valid, rng, advice) -> np.ndarray:
     """Draws from ``order[low:high]`` row by row, redrawing what is not valid; stubborn rows are enumerated."""
     chosen = order[rng.integers(low[:, None], np.maximum(high, low + 1)[:, None], (len(anchors), count))]
     for _ in range(_ROUNDS):
