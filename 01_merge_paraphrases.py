@@ -52,7 +52,8 @@ def main(settings: Settings) -> None:
         print(f"  {file}: {counts['kept']:,} of {counts['read']:,} rows kept")
     reasons = Counter(row["reason"] for row in merged.rejected)
     for reason, count in reasons.most_common():
-        print(f"    rejected {count:,}: {reason}")
+        first = next(row for row in merged.rejected if row["reason"] == reason)
+        print(f"    rejected {count:,}: {reason}; first: {first['file']}, line {first['line']}: {first['detail']}")
 
     # 3. Rejected rows are kept even when nothing else is.
     rejected = run.path("01_rejected.jsonl")

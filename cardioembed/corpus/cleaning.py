@@ -24,7 +24,8 @@ _CAPTION = re.compile(
 )
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _RULE = re.compile(r"^\s*([-*_=~`])(?:\s*\1){2,}\w*\s*$")
-_LIST_ITEM = re.compile(r"^\s*(?:[-*+•▪◦]|\d{1,2}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_LIST_ITEM = re.compile(r"^\s*(?:[-*+•▪◦](?:\s+[-*+•▪◦])*|\d{1,2}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_INLINE_ITEM = re.compile(r"(?<=\S)[ \t]{2,}([-•]) +(?=\S)")  # "For example:   - If the liver ...   - If ..."
 _REFERENCES = re.compile(r"^(?:references|bibliography|further reading|suggested reading)\W*$", re.IGNORECASE)
 
 # Inline rules, in order: name, pattern, replacement.
@@ -74,7 +75,7 @@ def clean_pages(pages: list[str]) -> tuple[list[Block], Counter[str]]:
         The blocks in reading order, and how often each rule acted.
     """
     counts: Counter[str] = Counter()
-    lines = [line for page in pages for line in [*_plain_unicode(page, counts).split("\n"), ""]]
+    lines = [line for page in pages for line in [*_lines(page, counts), ""]]
     running = _running_lines(lines)
     vocabulary = Counter(re.findall(r"[a-z]+(?:-[a-z]+)*", " ".join(lines).lower()))
     blocks: list[Block] = []
@@ -96,6 +97,12 @@ def clean_text(text: str, counts: Counter[str] | None = None) -> str:
         if name != "spaces":
             counts[name] += changes
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _lines(page: str, counts: Counter[str]) -> list[str]:
+    text, changes = _INLINE_ITEM.subn(r"\n\1 ", _plain_unicode(page, counts))
+    counts["inline_list_items"] += changes
+    return text.split("\n")
 
 
 def _plain_unicode(text: str, counts: Counter[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from pathlib import Path
 
 import pypdfium2 as pdfium
@@ -30,7 +31,6 @@ def find_books(places: list[str]) -> list[Path]:
         books.update(found)
     if not books:
         raise UserError("merge.books is empty; give at least one folder, file or glob")
-    _check_names(books)
     return sorted(books)
 
 
@@ -40,12 +40,17 @@ def _books_at(place: str) -> list[Path]:
     return [f for f in files if f.is_file() and f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
 
 
-def _check_names(books: set[Path]) -> None:
-    by_name: dict[str, Path] = {}
-    for book in sorted(books):
-        other = by_name.setdefault(book.stem, book)
-        if other != book:
-            raise UserError(f"two books share the name {book.stem!r}: {other} and {book}; rename one or list only one")
+def name_books(books: list[Path]) -> dict[Path, str]:
+    """A name for each book: its file name without ending, with as much of its folders as it takes to be unique."""
+    names = {book: book.stem for book in books}
+    for depth in range(1, max((len(book.parts) for book in books), default=0) + 1):
+        shared = {name for name, count in Counter(names.values()).items() if count > 1}
+        if not shared:
+            break
+        for book, name in names.items():
+            if name in shared:
+                names[book] = "/".join([*book.parent.parts[-depth:], book.name if depth > 1 else book.stem])
+    return names
 
 
 def read_pages(book: Path) -> list[str]:

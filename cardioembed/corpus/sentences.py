@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cardioembed.corpus.cleaning import clean_pages
-from cardioembed.corpus.reading import read_pages
+from cardioembed.corpus.reading import name_books, read_pages
 from cardioembed.corpus.segmentation import split_sentences
 from cardioembed.errors import UserError
 from cardioembed.records import Row, normalise, text_id
@@ -41,6 +41,7 @@ def build_corpus(
         UserError: Books that cannot be read, all of them in one message; or no sentence at all.
     """
     corpus, by_text, problems = Corpus(), {}, []
+    names = name_books(books)
     for book in progress(books):
         try:
             pages = read_pages(book)
@@ -48,7 +49,7 @@ def build_corpus(
             problems.append(str(error))
             continue
         if not problems:
-            _add_book(corpus, by_text, book, pages, min_characters, max_characters)
+            _add_book(corpus, by_text, book, names[book], pages, min_characters, max_characters)
     if problems:
         raise UserError("\n  ".join([f"{len(problems)} of {len(books)} books cannot be used:", *problems]))
     if not corpus.sentences:
@@ -59,7 +60,13 @@ def build_corpus(
 
 
 def _add_book(
-    corpus: Corpus, by_text: dict[str, Row], book: Path, pages: list[str], min_characters: int, max_characters: int
+    corpus: Corpus,
+    by_text: dict[str, Row],
+    book: Path,
+    name: str,
+    pages: list[str],
+    min_characters: int,
+    max_characters: int,
 ) -> None:
     blocks, cleaned = clean_pages(pages)
     corpus.cleaning += cleaned
@@ -74,14 +81,14 @@ def _add_book(
         key = normalise(text)
         if first := by_text.get(key):
             counts["duplicates"] += 1
-            if book.stem not in first["sources"]:
-                first["sources"].append(book.stem)
+            if name not in first["sources"]:
+                first["sources"].append(name)
             continue
-        row = {"id": text_id(key), "text": text, "source": book.stem, "section": section, "sources": [book.stem]}
+        row = {"id": text_id(key), "text": text, "source": name, "section": section, "sources": [name]}
         by_text[key] = row
         corpus.sentences.append(row)
         counts["sentences"] += 1
-    corpus.books[book.stem] = dict(counts)
+    corpus.books[name] = dict(counts)
 
 
 def _refuse(text: str, min_characters: int, max_characters: int) -> str:

@@ -113,7 +113,7 @@ class Embedder:
         texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
-        chunk_tokens: int = 4096,
+        chunk_tokens: int | None = None,
         show_progress_bar: bool = False,
     ) -> np.ndarray:
         """Encodes one text or many.
@@ -121,7 +121,8 @@ class Embedder:
         Args:
             texts: A text, or any iterable of texts.
             prompt_name: A prompt of the model to put before each text.
-            chunk_tokens: Most tokens (after padding) that go through the model at once.
+            chunk_tokens: Most tokens (after padding) that go through the model at once; None takes 1,024 on a CPU,
+                where small chunks stay in its caches, and 16,384 elsewhere.
             show_progress_bar: Whether to show one.
 
         Returns:
@@ -138,6 +139,7 @@ class Embedder:
         vectors = np.zeros((len(listed), self.dimension), np.float32)
         if listed:
             sequences, _ = self.tokenize(listed, prompt_name)
+            chunk_tokens = chunk_tokens or (1024 if self.device.type == "cpu" else 16_384)
             self._encode_into(vectors, sequences, chunk_tokens, show_progress_bar)
         return vectors[0] if single else vectors
 
@@ -154,13 +156,12 @@ class Embedder:
         self.model.train(was_training)
 
     def encode_pairs(
-        self, anchors: list[str], positives: list[str], *, chunk_tokens: int = 4096, show_progress_bar: bool = False
+        self, anchors: list[str], positives: list[str], *, show_progress_bar: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of anchors and positives, each side with the prompt that the recipe gives it."""
-        options: dict[str, Any] = {"chunk_tokens": chunk_tokens, "show_progress_bar": show_progress_bar}
         return (
-            self.encode(anchors, prompt_name=self.recipe.anchor_prompt, **options),
-            self.encode(positives, prompt_name=self.recipe.positive_prompt, **options),
+            self.encode(anchors, prompt_name=self.recipe.anchor_prompt, show_progress_bar=show_progress_bar),
+            self.encode(positives, prompt_name=self.recipe.positive_prompt, show_progress_bar=show_progress_bar),
         )
 
     def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

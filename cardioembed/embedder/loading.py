@@ -96,6 +96,7 @@ def load_base(
     """
     try:
         config = AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
+        config.use_cache = False  # language models would keep keys and values for a next token that never comes
         _check_positions(config, max_length, base.name)
         if attn_implementation == "auto":
             attn_implementation = "eager" if config.model_type == "gemma2" else "sdpa"

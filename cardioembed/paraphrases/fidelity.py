@@ -24,8 +24,9 @@ class Rejection:
 _WORD_NUMBERS = {
     word: number
     for number, words in {
-        "0": "zero", "1": "one single first once", "2": "two second twice half both pair double doubled doubles doubling "
-        "twofold dual", "3": "three third thirds triple threefold thrice", "4": "four fourth quarter quarters fourfold",
+        "0": "zero", "1": "one single first once",
+        "2": "two second twice half both pair double doubled doubles doubling twofold dual",
+        "3": "three third thirds triple threefold thrice", "4": "four fourth quarter quarters fourfold",
         "5": "five fifth fivefold", "6": "six sixth", "7": "seven seventh", "8": "eight eighth", "9": "nine ninth",
         "10": "ten tenth tenfold", "11": "eleven", "12": "twelve", "13": "thirteen", "14": "fourteen", "15": "fifteen",
         "16": "sixteen", "17": "seventeen", "18": "eighteen", "19": "nineteen", "20": "twenty", "30": "thirty",
@@ -50,18 +51,19 @@ _NEGATORS = re.compile(
 _DENIED_CLAIM = re.compile(r"\b(?:not|never|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't)\b", re.IGNORECASE)
 # Words that can carry a denial without a negator; wide on purpose, * stands for any ending.
 _DENIAL_WORDS = """
-    un(?!til|der|ion|it|i)* in(?:ab|acc|act|ade|adv|app|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens)*
+    un(?!til|der|ion|it|i)*
+    in(?:ab|acc|act|ade|adv|app|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens)*
     in(?:sign|suff|tol|val|vis|var|eq)* im(?:poss|prop|prac|perm|mob|mun|mat)* ir(?:re|ra)* non*
-    dis(?:app|con|reg|all|card|pens|prov|agr|adv|qual|sim)* asymptomatic atypical afebrile avascular asystol* acyanotic
-    free absen* lack* fail* exclu* rul* avoid* contraindicat* despite rather instead other deni* deny* negativ* only unless
-    until except* but alone far prevent* preclud* spar* intact preserv* normal* withh* omit* omission stop* hardly rarely
-    seldom scarcely little few fewer less minimal minus forbid* prohibit* ban banned bar bars barred impermissible refrain*
-    neglig* miss* ceas* end abolish* abandon* loss lost lose* harm* regardless irrespective discourag* refractory resist*
-    naive confin* restrict* limit* poor* spontaneous* bypass* silent* impair* beyond exceed* short below under equal* same
-    constant stable already still yet too devoid against needless redundant pointless futile spurious* false* separate*
-    away whether reserv* surviv* remain* leav* left doubt* question* most elud* escap* defer* lest mandatory continu* keep*
-    kept cap capped permit* before although though decline* refus* reject* oppos* unlike differ* elsewhere solely
-    exclusively mere*
+    dis(?:app|con|reg|all|card|pens|prov|agr|adv|qual|sim)* asymptomatic atypical afebrile avascular asystol*
+    acyanotic free absen* lack* fail* exclu* rul* avoid* contraindicat* despite rather instead other deni* deny*
+    negativ* only unless until except* but alone far prevent* preclud* spar* intact preserv* normal* withh* omit*
+    omission stop* hardly rarely seldom scarcely little few fewer less minimal minus forbid* prohibit* ban banned
+    bar bars barred impermissible refrain* neglig* miss* ceas* end abolish* abandon* loss lost lose* harm*
+    regardless irrespective discourag* refractory resist* naive confin* restrict* limit* poor* spontaneous* bypass*
+    silent* impair* beyond exceed* short below under equal* same constant stable already still yet too devoid
+    against needless redundant pointless futile spurious* false* separate* away whether reserv* surviv* remain*
+    leav* left doubt* question* most elud* escap* defer* lest mandatory continu* keep* kept cap capped permit*
+    before although though decline* refus* reject* oppos* unlike differ* elsewhere solely exclusively mere*
 """.split()
 _DENIAL = re.compile(
     rf"\b(?:{'|'.join(_DENIAL_WORDS)})\b|\w+less\b|\w+-free\b".replace("*", r"\w*"),

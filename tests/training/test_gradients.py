@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from conftest import SENTENCES
+from torch import nn
+
+from cardioembed.embedder.adapters import adapter_weights, attach_lora
+from cardioembed.embedder.encoder import load_embedder
+from cardioembed.training.dropout import WordDropout, use_word_dropout
+from cardioembed.training.gradients import batch_backward
+from cardioembed.training.losses import info_nce
+from cardioembed.training.schedule import every, learning_rate_at
+from cardioembed.training.trainer import Plan, Trainer
+
+TEXTS = SENTENCES + ["ECG", "Acute heart failure with cold extremities and a low output " * 3, "AF", "No murmur."]
+
+
+def lora_embedder(folder, dropout, **options):
+    embedder = load_embedder(str(folder), max_length=64, device="cpu", **options)
+    torch.manual_seed(0)
+    embedder.model = attach_lora(
+        embedder.model, r=4, lora_alpha=8, lora_dropout=dropout, target_modules="all-linear",
+        base_reference=str(folder), revision=None,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, weight in adapter_weights(embedder.model).items():
+            if "lora_B" in name:
+                weight.normal_(0, 0.1)
+    return embedder
+
+
+def gradients(embedder, *, cached, chunk_tokens, checkpointing=False):
+    trainer = Trainer.__new__(Trainer)
+    trainer.embedder = embedder
+    trainer.plan = Plan(**{**dict.fromkeys(Plan.__dataclass_fields__), "gradient_checkpointing": checkpointing})
+    use_word_dropout(embedder.model)
+    trainer._set_modes()
+    weights = adapter_weights(embedder.model)
+    for weight in weights.values():
+        weight.grad = None
+    sequences, _ = embedder.tokenize(TEXTS * 3)
+    n = len(TEXTS)
+
+    def loss_of(vectors):
+        return info_nce(vectors[:n], vectors[n : 2 * n], vectors[2 * n :].unsqueeze(1), 0.05)
+
+    loss = batch_backward(
+        embedder.embed_tokens, sequences, loss_of, chunk_tokens=chunk_tokens, seed=(1, 2), cached=cached
+    )
+    return loss, {name: weight.grad.clone() for name, weight in weights.items()}
+
+
+def assert_same(first, second, tolerance):
+    assert first[0] == pytest.approx(second[0], abs=tolerance)
+    for name in first[1]:
+        assert torch.allclose(first[1][name], second[1][name], atol=tolerance, rtol=1e-3), name
+
+
+@pytest.mark.parametrize("base", ["tiny_bert", "tiny_qwen3"])
+def test_cached_gradients_equal_whole_ones_with_dropout_and_a_ragged_chunk(base, request):
+    embedder = lora_embedder(request.getfixturevalue(base), dropout=0.2)
+    whole = gradients(embedder, cached=False, chunk_tokens=100)
+    cached = gradients(embedder, cached=True, chunk_tokens=100)
+    assert_same(whole, cached, 2e-5)
+    assert all(torch.count_nonzero(g) for g in whole[1].values())
+
+
+def test_chunks_of_any_size_give_the_gradient_of_one_padded_block(tiny_bert):
+    embedder = lora_embedder(tiny_bert, dropout=0.0)
+    block = gradients(embedder, cached=False, chunk_tokens=100_000)
+    for chunk_tokens in (16, 70, 400):
+        assert_same(block, gradients(embedder, cached=False, chunk_tokens=chunk_tokens), 2e-5)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("base", ["tiny_bert", "tiny_qwen3"])
+def test_checkpointing_changes_no_gradient(base, cached, request):
+    folder = request.getfixturevalue(base)
+    plain = gradients(lora_embedder(folder, dropout=0.2), cached=cached, chunk_tokens=100)
+    checkpointed = gradients(lora_embedder(folder, dropout=0.2), cached=cached, chunk_tokens=100, checkpointing=True)
+    assert_same(plain, checkpointed, 2e-5)
+
+
+def test_only_the_adapter_drops_out(tiny_bert):
+    embedder = lora_embedder(tiny_bert, dropout=0.0)
+    first, second = (gradients(embedder, cached=False, chunk_tokens=100) for _ in range(2))
+    assert first[0] == second[0]
+
+
+def test_word_dropout_drops_at_its_rate_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropout = WordDropout(0.05)
+    values = dropout(torch.ones(1000, 1001))
+    assert (values == 0).float().mean().item() == pytest.approx(0.05, abs=0.001)
+    assert values.mean().item() == pytest.approx(1, abs=0.001)
+    assert values.unique().tolist() == pytest.approx([0, 2**16 / (2**16 - 3277)])
+    assert dropout.eval()(torch.ones(3)).tolist() == [1, 1, 1]
+
+
+def test_word_dropout_masks_are_independent_and_follow_the_seed():
+    dropout = WordDropout(0.3)
+    torch.manual_seed(1)
+    first = dropout(torch.ones(200_000)) == 0
+    again = dropout(torch.ones(200_000)) == 0
+    torch.manual_seed(1)
+    assert torch.equal(first, dropout(torch.ones(200_000)) == 0)
+    assert np.corrcoef(first.numpy(), again.numpy())[0, 1] == pytest.approx(0, abs=0.01)
+    for lag in (1, 2, 4):
+        assert np.corrcoef(first[lag:].numpy(), first[:-lag].numpy())[0, 1] == pytest.approx(0, abs=0.01)
+
+
+def test_word_dropout_takes_the_place_of_the_adapters_dropouts_only(tiny_bert):
+    embedder = lora_embedder(tiny_bert, dropout=0.1)
+    use_word_dropout(embedder.model)
+    kinds = {name: type(m) for name, m in embedder.model.named_modules() if isinstance(m, nn.Dropout)}
+    assert {kind for name, kind in kinds.items() if "lora_dropout" in name} == {WordDropout}
+    assert {kind for name, kind in kinds.items() if "lora_dropout" not in name} == {nn.Dropout}
+
+
+def test_learning_rate_warms_up_then_falls_to_zero_along_a_cosine():
+    rates = [learning_rate_at(step, 100, 2e-4, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(2e-5)
+    assert rates[9] == rates[10] == pytest.approx(2e-4)
+    assert rates[55] == pytest.approx(1e-4)
+    assert rates[99] == pytest.approx(6.1e-8, rel=0.02)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(0.1, 166), (1, 1662), (250, 250), (0.0001, 1)])
+def test_intervals_are_shares_or_steps(steps, expected):
+    assert every(steps, 1662) == expected
