@@ -29,8 +29,8 @@ def main(settings: Settings) -> None:
 
     # 1. What stage 01 left.
     sentences_path, pairs_path = run.requires("01", "01_sentences.jsonl", "01_merged_paraphrases.jsonl")
-    sentences = read_jsonl(sentences_path, required=("id", "text", "source"))
-    pairs = read_jsonl(pairs_path, required=("id", "sentence_id", "original", "paraphrase", "source", "model"))
+    sentences = read_jsonl(sentences_path, texts=("id", "text", "source"))
+    pairs = read_jsonl(pairs_path, texts=("id", "sentence_id", "original", "paraphrase", "source", "model"))
     print(f"  {len(pairs):,} pairs, {len(sentences):,} sentences")
 
     # 2. Split by group, then draw negatives inside each split.

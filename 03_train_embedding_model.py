@@ -28,11 +28,11 @@ from cardioembed.training.trainer import Plan, Trainer
 
 def main(settings: Settings) -> None:
     run = stage.Stage("03", settings)
-    keys = ("id", "group", "anchor", "positive", "negatives")
+    texts = ("id", "group", "anchor", "positive")
 
     # 1. Triplets, checked before a model loads.
     train_path, validation_path = run.requires("02", "02_training_train.jsonl", "02_training_validation.jsonl")
-    rows, validation = read_jsonl(train_path, keys), read_jsonl(validation_path, keys)
+    rows, validation = (read_jsonl(path, ("negatives",), texts) for path in (train_path, validation_path))
     plan = Plan(**settings.train.model_dump(), seed=settings.seed)
     steps = plan.steps_per_epoch(len(rows))
     print(f"  {len(rows):,} triplets, {steps} steps an epoch, {len(validation):,} validation pairs")

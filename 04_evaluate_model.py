@@ -28,7 +28,7 @@ def main(settings: Settings) -> None:
     # 1. The test sets, checked before a model loads.
     (test_path,) = run.requires("02", "02_training_test.jsonl")
     (model_path,) = run.requires("03", "03_model")
-    pairs = read_jsonl(test_path, required=("id", "group", "anchor", "positive"))
+    pairs = read_jsonl(test_path, texts=("id", "group", "anchor", "positive"))
     concepts = settings.evaluate.concept_pairs
     sts = {Path(place).stem: Path(place) for place in settings.evaluate.sts}
     if len(sts) < len(settings.evaluate.sts):

@@ -154,7 +154,7 @@ def main(settings: Settings) -> None:
         print(f"  {cosine:.3f}  {texts[0]}  |  {text}")
 
     print("\n4. A batch of sentences, with progress")
-    sentences = [row["text"] for row in read_jsonl(sentences_path, required=("text",))][:1000]
+    sentences = [row["text"] for row in read_jsonl(sentences_path, texts=("text",))][:1000]
     service = CardiologySearch(model, sentences)
 
     print("\n5. Save and open the vectors")

@@ -20,7 +20,7 @@ from cardioembed.errors import UserError
 class Block(BaseModel):
     """A block of settings: unknown keys are errors, values cannot change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MergeSettings(Block):
@@ -183,12 +183,21 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
     origins = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
         _apply_override(raw, override, origins)
-    try:
-        return Settings.model_validate(raw)
-    except ValidationError as error:
-        problems = "\n".join(f"  - {_explain(item, origins, path)}" for item in error.errors())
-        count = error.error_count()
-        raise UserError(f"{count} mistake{'s' if count > 1 else ''} in the settings:\n{problems}") from None
+    problems: list[str] = []
+    while True:
+        try:
+            settings = Settings.model_validate(raw)
+        except ValidationError as error:
+            found = [_explain(item, origins, path) for item in error.errors()]
+            new = [problem for problem in found if problem not in problems]
+            problems += new
+            # Pairs of values are checked once the single values are right, so look again without the wrong ones.
+            if new and all(_remove(raw, item["loc"]) for item in error.errors()):
+                continue
+        if problems:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            raise UserError(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in the settings:{listed}")
+        return settings
 
 
 def flatten(settings: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -277,6 +286,9 @@ def _explain(item: Any, origins: dict[str, str], path: Path) -> str:
     if item["type"] == "extra_forbidden":
         known = list(flatten(Settings())) + ["merge", "prepare", "model", "train", "evaluate"]
         leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+        if len(location) == 1 and key in known:
+            block, _, name = key.partition(".")
+            return f"{where}: {key}: in a file, {name} stands inside its block, below a line '{block}:'"
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         near = near or [leaf[name] for name in difflib.get_close_matches(location[-1], leaf, n=1, cutoff=0.6)]
         hint = f"did you mean {near[0]}?" if near else "see config.yaml for the keys there are"
@@ -285,6 +297,19 @@ def _explain(item: Any, origins: dict[str, str], path: Path) -> str:
     if item["type"] == "value_error":
         return f"{where}: {key + ': ' if key else ''}{message}"
     return f"{where}: {key}: {item['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+
+
+def _remove(raw: dict[str, Any], location: tuple[int | str, ...]) -> bool:
+    """Takes a wrong key out of the raw settings; False where there is none to take out."""
+    block: Any = raw
+    for part in location:
+        if not isinstance(block, dict) or part not in block:
+            return False
+        if not isinstance(block[part], dict) or part == location[-1]:
+            del block[part]
+            return True
+        block = block[part]
+    return False
 
 
 def _prefixes(location: list[str]) -> list[str]:

@@ -71,28 +71,40 @@ def _parse_line(number: int, raw: bytes) -> Row | BadLine:
         return BadLine(number, "not_utf8", detail, raw.decode("latin-1"))
     try:
         row = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return BadLine(number, "broken_unicode", "half of a surrogate pair (\\ud8xx) in it; write the file again", text)
+    except (ValueError, RecursionError) as error:
         return BadLine(number, "broken_json", f"{error}; one JSON object a line is expected", text)
     if not isinstance(row, dict):
         return BadLine(number, "not_an_object", f"a JSON {type(row).__name__}; one object a line is expected", text)
     return row
 
 
-def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[Row]:
+def read_jsonl(path: Path, required: Iterable[str] = (), texts: Iterable[str] = ()) -> list[Row]:
     """Reads a file that a stage wrote or that must be right as a whole.
 
+    Args:
+        path: The file.
+        required: Keys that every row must have.
+        texts: Keys that every row must have with a text as value.
+
     Raises:
-        UserError: The first broken line or missing key, with file and line.
+        UserError: The first broken line, missing key or value of a wrong type, with file and line.
     """
+    texts = tuple(texts)
     rows: list[Row] = []
     for number, row in parse_jsonl(path):
         if isinstance(row, BadLine):
             raise UserError(f"{path}, line {number}: {row.detail}")
-        missing = [key for key in required if key not in row]
+        missing = [key for key in (*required, *texts) if key not in row]
         if missing:
             raise UserError(
                 f"{path}, line {number}: key {missing[0]!r} is missing; found: {', '.join(row) or 'nothing'}"
             )
+        wrong = [key for key in texts if not isinstance(row[key], str)]
+        if wrong:
+            raise UserError(f"{path}, line {number}: {wrong[0]!r} must be a text, it is {row[wrong[0]]!r}")
         rows.append(row)
     return rows
 
@@ -190,6 +202,7 @@ def normalise(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     folded = re.sub(r"(?<!\d)[.,]|[.,](?!\d)", " ", folded)
     folded = re.sub(r"(?<=\w)-(?=[^\W\d])", " ", folded)
+    folded = re.sub(r"\s*([<>≤≥=]+)\s*", r" \1", folded)
     folded = re.sub(r"[^\w<>≤≥=+\-−±%/.,]+", " ", folded)
     return re.sub(r"\s+", " ", re.sub(r"\s*%", "%", folded)).strip()
 

@@ -120,6 +120,10 @@ class Stage:
             if not path.exists():
                 raise UserError(f"{path} is missing. Run stage {number} first:\n  {command}")
         manifest = read_json(manifest_path)
+        if not isinstance(manifest, dict) or not {"settings", "outputs"} <= manifest.keys():
+            raise UserError(
+                f"{manifest_path} is not a manifest of this program. Run stage {number} again:\n  {command}"
+            )
         changed = _changed_settings(manifest["settings"], self.settings, number)
         if changed:
             listed = "\n".join(f"  - {key}: was {old!r}, is {new!r}" for key, old, new in changed)

@@ -92,7 +92,7 @@ def test_every_stage_says_what_it_wrote_and_what_comes_next(qwen3_run):
         assert f"next: python {SCRIPTS[number + 1]} --config" in output
     for name in ("01_merged_paraphrases.jsonl", "02_statistics.json", "03_model", "04_evaluation"):
         assert any(f"wrote {folder / name}" in output for output in outputs)
-    assert not [path for path in folder.rglob("*.tmp")]
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_int8_base_trains_a_float32_adapter_that_learns(qwen3_run):
@@ -230,7 +230,7 @@ def test_usage_example_imports_into_a_notebook_without_side_effects(laptop_run, 
     assert vectors.shape == (3, 384)
     assert model.similarity(vectors, vectors).diagonal() == pytest.approx([1, 1, 1], abs=1e-5)
     hits = usage.search(model, "thyroid side effects of an antiarrhythmic", texts, top_k=2)
-    assert [hit.index for hit in hits][0] == 2
+    assert hits[0].index == 2
     assert hits[0].score > hits[1].score
     assert usage.search(model, "leaflets of the left atrioventricular valve", texts, vectors)[0].text == texts[1]
 

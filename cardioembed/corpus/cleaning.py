@@ -19,14 +19,16 @@ _PAGE_NUMBER = re.compile(
     r"^[\s|*\-–—\[]*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s+of\s+\d+)?[\s|*\-–—\]]*$", re.IGNORECASE
 )
 _CAPTION = re.compile(
-    r"^\W*(?:figure|fig\.?|table|plate|box|video)\s+\d+(?:[.\-–]\d+)*[a-z]?\b(?!\s+(?:shows?|lists?|gives?|summari[sz]es|depicts?)\b)",
+    r"^\W*(?:figure|fig\.?|table|plate|box|video)\s+\d+(?:[.\-–]\d+)*[a-z]?\b"
+    r"(?!\s+(?-i:[a-z]+s|and|or|to|in|can|may|should|will)\s)",
     re.IGNORECASE,
 )
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _RULE = re.compile(r"^\s*([-*_=~`])(?:\s*\1){2,}\w*\s*$")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+•▪◦](?:\s+[-*+•▪◦])*|\d{1,2}[.)]|\(?[a-z][.)])\s+(?=\S)")
 _INLINE_ITEM = re.compile(r"(?<=\S)[ \t]{2,}([-•]) +(?=\S)")  # "For example:   - If the liver ...   - If ..."
-_REFERENCES = re.compile(r"^(?:references|bibliography|further reading|suggested reading)\W*$", re.IGNORECASE)
+_REFERENCES = re.compile(r"^\W*(?:references|bibliography|further reading|suggested reading)\W*$", re.IGNORECASE)
+_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL | re.IGNORECASE)
 
 # Inline rules, in order: name, pattern, replacement.
 _INLINE: tuple[tuple[str, re.Pattern[str], str], ...] = (
@@ -37,7 +39,7 @@ _INLINE: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("html_tags", re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[^<>]*)?/?>"), " "),
     ("images", re.compile(r"!\[[^\]]*\]\([^)]*\)"), " "),
     ("links", re.compile(r"\[([^\]]+)\]\((?:https?:|www\.|#|mailto:)[^)]*\)"), r"\1"),
-    ("urls", re.compile(r"\(?\bhttps?://[^\s)]+\)?"), ""),
+    ("urls", re.compile(r"\(\s*https?://[^\s)]+\s*\)|\bhttps?://[^\s)]*[^\s).,;:]"), ""),
     ("citations", re.compile(r"\s*\^\d+(?:\s*[,–-]\s*\d+)*\^"), ""),
     ("citations", re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]"), ""),
     (
@@ -54,6 +56,7 @@ _INLINE: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("spaces", re.compile(r" +(?=[,;:.!?](?:\s|$))"), ""),
 )
 _ENTITIES = {"&nbsp;": " ", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&amp;": "&"}
+_SOFT_BREAK = re.compile("\u00ad[ \t]*\n[ \t]*")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 
 
@@ -75,8 +78,9 @@ def clean_pages(pages: list[str]) -> tuple[list[Block], Counter[str]]:
         The blocks in reading order, and how often each rule acted.
     """
     counts: Counter[str] = Counter()
-    lines = [line for page in pages for line in [*_lines(page, counts), ""]]
-    running = _running_lines(lines)
+    paged = [_lines(page, counts) for page in pages]
+    lines = [line for page in paged for line in [*page, ""]]
+    running = _running_lines(lines) | _running_edges(paged)
     vocabulary = Counter(re.findall(r"[a-z]+(?:-[a-z]+)*", " ".join(lines).lower()))
     blocks: list[Block] = []
     for section, paragraph in _paragraphs(lines, running, counts):
@@ -100,13 +104,16 @@ def clean_text(text: str, counts: Counter[str] | None = None) -> str:
 
 
 def _lines(page: str, counts: Counter[str]) -> list[str]:
-    text, changes = _INLINE_ITEM.subn(r"\n\1 ", _plain_unicode(page, counts))
-    counts["inline_list_items"] += changes
+    text, tables = _TABLE.subn("\n\n", _plain_unicode(page, counts))
+    text, items = _INLINE_ITEM.subn(r"\n\1 ", text)
+    counts["tables"] += tables
+    counts["inline_list_items"] += items
     return text.split("\n")
 
 
 def _plain_unicode(text: str, counts: Counter[str]) -> str:
-    plain = unicodedata.normalize("NFC", text)
+    plain, changes = _SOFT_BREAK.subn("", unicodedata.normalize("NFC", text))
+    counts["hyphenations"] += changes
     counts["ligatures"] += sum(plain.count(chr(code)) for code in LIGATURES)
     plain = plain.translate(LIGATURES)
     plain, changes = _INVISIBLE.subn("", plain)
@@ -128,9 +135,21 @@ def _running_lines(lines: list[str]) -> set[str]:
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         text = line.strip()
         alone = not before.strip() and not after.strip()
-        fragment = 3 < len(text) <= 80 and not text.endswith((".", "!", "?", ":", ";", ","))
-        if alone and fragment and not _HEADING.match(text) and not _LIST_ITEM.match(text):
+        if alone and _is_fragment(text) and not _HEADING.match(text) and not _LIST_ITEM.match(text):
             shapes[_shape(text)] += 1
+    return {shape for shape, count in shapes.items() if count >= 3}
+
+
+def _is_fragment(line: str) -> bool:
+    return 3 < len(line) <= 80 and not line.endswith((".", "!", "?", ":", ";", ","))
+
+
+def _running_edges(pages: list[list[str]]) -> set[str]:
+    """Shapes that stand first or last on at least three pages: headers of a PDF, whose text has no blank lines."""
+    shapes: Counter[str] = Counter()
+    for page in pages:
+        filled = [line.strip() for line in page if line.strip()]
+        shapes.update({_shape(line) for line in (*filled[:2], *filled[-2:]) if _is_fragment(line)})
     return {shape for shape, count in shapes.items() if count >= 3}
 
 
@@ -139,27 +158,31 @@ def _paragraphs(lines: list[str], running: set[str], counts: Counter[str]) -> It
 
     A page number or running header in the middle of a paragraph does not end it.
     """
-    section, current, in_references = "", [], False
-    pending_break = False
+    section, current, in_references, number = "", [], False, 0
+    pending_break, caption_lines = False, 0
     for line in lines:
         text = line.strip()
-        if heading := _HEADING.match(text):
+        heading = _HEADING.match(text)
+        if heading or _REFERENCES.match(text):
             if current:
                 yield section, current
-            section, current, pending_break = clean_text(heading[1]), [], False
+            section, current, pending_break, caption_lines = clean_text(heading[1] if heading else text), [], False, 0
             in_references = bool(_REFERENCES.match(section))
             counts["headings"] += 1
             continue
-        noise = _noise(text, running, in_references)
-        if noise == "captions" and current and not pending_break:
+        noise = "captions" if caption_lines and text else _noise(text, running, in_references)
+        if noise == "captions" and not caption_lines and current and not pending_break and not _ended(current[-1]):
             noise = ""  # "Figure 3" at a line start within a running sentence
+        if noise == "captions":
+            # A caption without its full stop goes on, for a few lines at most.
+            caption_lines = 0 if _ended(text) else (caption_lines or 4) - 1
         if noise:
             counts[noise] += 1
             continue
         if not text:
-            pending_break = bool(current)
+            pending_break, caption_lines = bool(current), 0
             continue
-        item = _list_item(line, current if not pending_break else [])
+        item, number = _list_item(line, current if not pending_break else [], number)
         if current and (item or (pending_break and not _goes_on(current[-1], text))):
             yield section, current
             current = []
@@ -167,6 +190,10 @@ def _paragraphs(lines: list[str], running: set[str], counts: Counter[str]) -> It
         current.append(line[item:].strip())
     if current:
         yield section, current
+
+
+def _ended(text: str) -> bool:
+    return text.endswith((".", "!", "?", ":"))
 
 
 def _noise(text: str, running: set[str], in_references: bool) -> str:
@@ -185,11 +212,19 @@ def _noise(text: str, running: set[str], in_references: bool) -> str:
     return "running_lines" if _shape(text) in running else ""
 
 
-def _list_item(line: str, current: list[str]) -> int:
-    """Length of a list mark at the line's start; a number within a running sentence ("below\\n40. The ...") is none."""
+def _list_item(line: str, current: list[str], number: int) -> tuple[int, int]:
+    """Length of a list mark at the line's start, and the item's number.
+
+    A number within a running sentence ("below\\n40. The ...") is no list mark unless it follows the last one.
+    """
     match = _LIST_ITEM.match(line)
+    if not match:
+        return 0, number
+    mark = match[0].strip().rstrip(".)")
     running = bool(current) and not current[-1].endswith((".", ":", ";"))
-    return match.end() if match and not (running and match[0].strip()[0].isdigit()) else 0
+    if mark.isdigit() and running and not (number and int(mark) == number + 1):
+        return 0, number
+    return match.end(), int(mark) if mark.isdigit() else 0
 
 
 def _goes_on(before: str, after: str) -> bool:
@@ -200,16 +235,21 @@ def _goes_on(before: str, after: str) -> bool:
 def _join_lines(lines: list[str], vocabulary: Counter[str], counts: Counter[str]) -> str:
     text = lines[0]
     for line in lines[1:]:
-        left = re.search(r"([A-Za-z]+)-$", text)
-        right = re.match(r"([a-z]+)", line)
-        if left and right:
-            counts["hyphenations"] += 1
-            whole, compound = (left[1] + right[1]).lower(), f"{left[1]}-{right[1]}".lower()
-            keep_hyphen = vocabulary[compound] > vocabulary[whole]
-            text = (text if keep_hyphen else text[:-1]) + line
-        else:
+        left, right = re.search(r"(\w+)[-–]$", text), re.match(r"\w+", line)
+        if not (left and right):
             text = f"{text} {line}"
+            continue
+        counts["hyphenations"] += 1
+        divided = left[1].isalpha() and right[0].isalpha() and right[0].islower() and text.endswith("-")
+        text = (text[:-1] if divided and not _is_compound(left[1], right[0], vocabulary) else text) + line
     return text
+
+
+def _is_compound(left: str, right: str, vocabulary: Counter[str]) -> bool:
+    """Whether the book writes the two parts with a hyphen elsewhere, in singular or plural, rather than as one word."""
+    forms = (right, right.removesuffix("s"), right + "s")
+    hyphened = sum(vocabulary[f"{left}-{form}".lower()] for form in dict.fromkeys(forms))
+    return hyphened > vocabulary[(left + right).lower()] or left.lower() in ("non", "self")
 
 
 def _is_heading_like(text: str) -> bool:

@@ -9,7 +9,8 @@ from rensa import RMinHash, RMinHashLSH
 from cardioembed.records import normalise
 
 _PERMUTATIONS = 128
-_BANDS = 32  # 4 rows a band: a pair of Jaccard 0.8 is a candidate with probability 1 - 4e-8
+# Rows a band by threshold: a pair at the threshold is missed with a probability of at most 2e-4.
+_ROWS = ((0.7, 4), (0.45, 2), (0.0, 1))
 
 
 def shingles(text: str, size: int = 3) -> frozenset[str]:
@@ -40,7 +41,8 @@ def near_duplicates(
     Yields:
         ``(i, j, index)`` with ``j < i``, in order of ``i``.
     """
-    lsh = RMinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, num_bands=_BANDS)
+    rows = next(rows for lowest, rows in _ROWS if threshold >= lowest)
+    lsh = RMinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, num_bands=_PERMUTATIONS // rows)
     sets = [shingles(text) for text in texts]
     for i, items in enumerate(progress(sets)):
         signature = RMinHash(num_perm=_PERMUTATIONS, seed=1)

@@ -20,6 +20,8 @@ _SINGLE_INITIAL = re.compile(r"(?:^|\s)[A-Z]\.$")
 # Where sentencex holds back after a unit, a bracket or a number: "every 4 h. The", "35%. The", "(class I). In".
 _MISSED_END = re.compile(r"(?<=[\w%)\]\"'’”])([.!?][)\]\"'’”]?)\s+(?=[A-Z][a-z]+\b|[A-Z]{2,}\b|[A-Z]\s)")
 
+_LEADS_TO_NAME = frozenset("by and of to from with after see".split())
+
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of one block, in order; their concatenation is the block up to white space."""
@@ -38,8 +40,20 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _split_missed(piece: str) -> list[str]:
-    cuts = [match.end(1) for match in _MISSED_END.finditer(piece)]
+    cuts = [m.end(1) for m in _MISSED_END.finditer(piece) if not _is_initial(piece[: m.start()], piece[m.end() :])]
     return [piece[start:end] for start, end in zip([0, *cuts], [*cuts, len(piece)], strict=True)]
+
+
+def _is_initial(before: str, after: str) -> bool:
+    """Whether a full stop after a single capital belongs to a name or abbreviation: "by W. H. Bayard", "U.S. Food".
+
+    After a plain word the capital is a thing of its own and may end a sentence: "vitamin K. The", "lead I. A".
+    """
+    capital = re.search(r"(\S*)(?:^|\s|(?<=[.(]))[A-Z]$", before)
+    if not capital:
+        return False
+    word = capital[1]
+    return not word or not word.islower() or word in _LEADS_TO_NAME or bool(re.match(r"[A-Z]\.", after))
 
 
 def _goes_on(before: str, after: str) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cardioembed.paraphrases.quantities import numbers, stated_numbers, units
 from cardioembed.records import normalise
 
 
@@ -21,34 +22,25 @@ class Rejection:
     detail: str
 
 
-_WORD_NUMBERS = {
-    word: number
-    for number, words in {
-        "0": "zero", "1": "one single first once",
-        "2": "two second twice half both pair double doubled doubles doubling twofold dual",
-        "3": "three third thirds triple threefold thrice", "4": "four fourth quarter quarters fourfold",
-        "5": "five fifth fivefold", "6": "six sixth", "7": "seven seventh", "8": "eight eighth", "9": "nine ninth",
-        "10": "ten tenth tenfold", "11": "eleven", "12": "twelve", "13": "thirteen", "14": "fourteen", "15": "fifteen",
-        "16": "sixteen", "17": "seventeen", "18": "eighteen", "19": "nineteen", "20": "twenty", "30": "thirty",
-        "40": "forty", "50": "fifty", "60": "sixty", "70": "seventy", "80": "eighty", "90": "ninety",
-    }.items()
-    for word in words.split()
-}  # fmt: skip
-
-# A sign before a digit joins words ("30-day") more often than it negates, so signs are not compared.
-_NUMBER = re.compile(r"(?<![A-Za-z\d.,])\d+(?:[.,]\d+)*(?![A-Za-z]*\d)")
-_ANY_DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+# Names of which one must not take the place of another.
+_RIVALS = (
+    re.compile(
+        r"\b(?:warfarin|digoxin|aspirin|clopidogrel|amiodarone|dronedarone|flecainide|verapamil|diltiazem|ivabradine|"
+        r"ezetimibe|\w{3,}(?:lol|pril|sartan|statin|xaban|gatran|gliflozin|dipine|parin|grelor|grel|semide|lactone))\b",
+        re.IGNORECASE,
+    ),
+    re.compile(r"\b(?:mitral|tricuspid|aortic)\b", re.IGNORECASE),
+    re.compile(r"\b(?:systolic|diastolic)\b", re.IGNORECASE),
+)
 # "no less than 40", "not only": limits and emphasis, not denials.
 _LIMITS = re.compile(
-    r"\b(?:no|not|without|nor|none)\s+(?:\w+\s+)?(?:less|more|lower|higher|smaller|larger|greater|longer|shorter|later|earlier|"
-    r"fewer|worse|exceed\w*|surpass\w*|reach\w*|above|below|only|merely|beyond|under|over)\b|\bnon-[A-Z]\w+",
+    r"\bwithout\s+(?:delay|exception|fail|interruption)\b|\b(?:no|not|without|nor|none)\s+(?:\w+\s+)?"
+    r"(?:less|more|lower|higher|smaller|larger|greater|longer|shorter|later|earlier|fewer|worse|exceed\w*|surpass\w*|"
+    r"reach\w*|above|below|only|merely|beyond|under|over)\b|\b[Nn]on-[A-Z]\w+",
 )
-_NEGATORS = re.compile(
-    r"\b(?:no|not|never|none|nor|neither|without|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't|nothing|non)\b",
-    re.IGNORECASE,
-)
+_NEGATORS = re.compile(r"\b(?:no|not|never|none|nor|neither|without|cannot|\w+n't|nothing|non)\b", re.IGNORECASE)
 # A paraphrase may bring in "no" or "without" to put a plain fact another way; a new "not" is a change of claim.
-_DENIED_CLAIM = re.compile(r"\b(?:not|never|cannot|can't|don't|doesn't|didn't|isn't|aren't|wasn't)\b", re.IGNORECASE)
+_DENIED_CLAIM = re.compile(r"\b(?:not|never|cannot|\w+n't)\b", re.IGNORECASE)
 # Words that can carry a denial without a negator; wide on purpose, * stands for any ending.
 _DENIAL_WORDS = """
     un(?!til|der|ion|it|i)*
@@ -70,37 +62,17 @@ _DENIAL = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"^(?:i'?m sorry|i am sorry|sorry,|i can(?:no|')t|i am unable|i'm unable|as an? (?:ai|language model)|"
-    r"i do not have|unfortunately, i)",
+    r"^(?:i'?m sorry|i am sorry|sorry,|i apologi[sz]e|i can(?:no|')t|i am unable|i'm unable|"
+    r"as an? (?:ai|language model)|i do not have|unfortunately, i\b)",
     re.IGNORECASE,
 )
 _ECHO = re.compile(
-    r"^(?:sure[,!.]|certainly[,!.]|of course[,!.]|here(?:'s| is| are)\b.{0,60}(?:paraphras|rewrit|rephras|version)|"
+    r"^(?:(?:please )?(?:paraphrase|rewrite|rephrase) (?:the|this)\b|sure[,!.]|certainly[,!.]|"
+    r"of course[,!.]|here(?:'s| is| are)\b.{0,60}(?:paraphras|rewrit|rephras|version)|"
     r"(?:paraphrased?(?: sentence| version| text)?|rewritten(?: sentence)?|rephrased|output|answer|original)\s*:)|"
     r"\bthe (?:paraphrased|rewritten|original) (?:sentence|text)\b|^(?:system|user|assistant)\s*:",
     re.IGNORECASE,
 )
-
-
-def numbers(text: str) -> set[str]:
-    """The free-standing numbers written in digits, without thousands commas and trailing zeros: ``{"2.5", "40"}``.
-
-    Digits inside a name or unit ("PDE5", "cm2", "rSR2") are not numbers.
-    """
-    return {_plain(match) for match in _NUMBER.findall(text)}
-
-
-def _stated(text: str) -> set[str]:
-    """Every number that a text could be said to state: digits anywhere, and number words."""
-    words = re.findall(r"[a-z]+", text.lower())
-    return {_plain(match) for match in _ANY_DIGITS.findall(text)} | {
-        _WORD_NUMBERS[word] for word in words if word in _WORD_NUMBERS
-    }
-
-
-def _plain(number: str) -> str:
-    number = number.replace(",", "")
-    return number.rstrip("0").rstrip(".") if "." in number else number
 
 
 def _copy(original: str, paraphrase: str) -> str | None:
@@ -124,13 +96,30 @@ def _heading(original: str, paraphrase: str) -> str | None:
 
 
 def _numbers(original: str, paraphrase: str) -> str | None:
-    lost = numbers(original) - _stated(paraphrase)
-    added = numbers(paraphrase) - _stated(original)
+    lost = numbers(original) - stated_numbers(paraphrase)
+    added = numbers(paraphrase) - stated_numbers(original)
     if not lost and not added:
         return None
     return "; ".join(
         f"{verb} {', '.join(sorted(values))}" for verb, values in (("lost", lost), ("added", added)) if values
     )
+
+
+def _units(original: str, paraphrase: str) -> str | None:
+    before, after = units(original), units(paraphrase)
+    for number in before.keys() & after.keys():
+        if not before[number] & after[number]:
+            return f"{number} {min(before[number])} became {number} {min(after[number])}"
+    return None
+
+
+def _names(original: str, paraphrase: str) -> str | None:
+    """A drug or a part of the heart that gave way to another of its kind; one that is only left out or added passes."""
+    for pattern in _RIVALS:
+        before, after = ({m.lower() for m in pattern.findall(text)} for text in (original, paraphrase))
+        if before - after and after - before:
+            return f"{min(before - after)} became {min(after - before)}"
+    return None
 
 
 def _laterality(original: str, paraphrase: str) -> str | None:
@@ -168,6 +157,8 @@ _GATES: tuple[tuple[str, Callable[[str, str], str | None]], ...] = (
     ("copy", _copy),
     ("heading", _heading),
     ("numbers_changed", _numbers),
+    ("unit_changed", _units),
+    ("name_changed", _names),
     ("laterality_changed", _laterality),
     ("negation_changed", _negation),
 )
@@ -192,6 +183,7 @@ def check_paraphrase(
         min_length_ratio: Lowest ratio of the paraphrase's length to the original's.
         max_length_ratio: Highest such ratio.
     """
+    original, paraphrase = (text.replace("’", "'") for text in (original, paraphrase))
     if not paraphrase.strip():
         return Rejection("empty", "the paraphrase has no text")
     for reason, gate in _GATES[:3]:

@@ -34,7 +34,10 @@ def find_paraphrase_files(places: list[str]) -> list[Path]:
     files: dict[Path, None] = {}
     for place in places:
         path = Path(place)
-        found = sorted(path.glob("*.jsonl")) if path.is_dir() else sorted(map(Path, glob.glob(place, recursive=True)))
+        if path.is_file():
+            found = [path]
+        else:
+            found = sorted(path.glob("*.jsonl") if path.is_dir() else map(Path, glob.glob(place, recursive=True)))
         if not found:
             raise UserError(
                 f"merge.paraphrases: no file matches {place}. Give JSONL files with 'original' and 'paraphrase', or "
@@ -116,7 +119,7 @@ def _pair(row: Row | BadLine, file: Path) -> Row | tuple[str, str]:
     for key in keys:
         if not isinstance(row[key], str):
             return "wrong_type", f"{key!r} must be text, it is a {type(row[key]).__name__}"
-    original, paraphrase = clean_text(row[keys[0]]), row[keys[1]].strip()
+    original, paraphrase = (clean_text(row[key]) for key in keys)
     if not original:
         return "empty", f"{keys[0]!r} has no text"
     model = row["model"] if isinstance(row.get("model"), str) and row["model"].strip() else file.stem
@@ -133,7 +136,6 @@ def _merged_row(pair: Row, sentence: Row | None) -> Row:
         **pair,
         "id": text_id(sentence_id, normalise(pair["paraphrase"])),
         "original": original,
-        "paraphrase": clean_text(pair["paraphrase"]),
         "source": source,
         "section": sentence["section"] if sentence else pair.get("section", ""),
         "sentence_id": sentence_id,

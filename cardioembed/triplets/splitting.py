@@ -10,7 +10,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def assign_splits(strata: dict[str, str], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """Assigns every group to one split, each stratum in the same shares (to within one group).
+    """Assigns every group to one split, each stratum in the same shares: test to within one group, the others two.
 
     Systematic sampling: the groups are shuffled within their stratum, the strata are laid end to end, and every
     1/share-th group is taken.

@@ -327,6 +327,11 @@ def test_heading_names_the_section_and_a_bare_heading_is_dropped():
     assert found["heading_lines"] == 1
 
 
+def test_long_capitalised_line_is_no_heading():
+    line = "Left Ventricular Hypertrophy Raises The Risk Of Sudden Cardiac Death"
+    assert texts(f"It thickens.\n\n{line}\n\nIt widens.") == ["It thickens.", line, "It widens."]
+
+
 def test_clean_text_changes_nothing_when_done_twice():
     raw = "The e\ufb03cacy [3] of **sta\u00adtins** (Fig. 2) is <b>high</b> at LVEF &lt;35&nbsp;%."
     once = clean_text(raw)

@@ -65,6 +65,12 @@ def test_index_of_a_pair_is_exact():
     assert list(near_duplicates([first, second], 0.78)) == []
 
 
+def test_pair_exactly_at_the_threshold_counts():
+    first = "one two three four five six seven eight nine"
+    second = "one two three four five six seven eight zero"
+    assert list(near_duplicates([first, second], 0.75)) == [(1, 0, 0.75)]  # 6 of 8 word 3-grams
+
+
 @pytest.mark.parametrize(("threshold", "at_least"), [("0.7", 100), ("0.8", 50), ("0.9", 5)])
 def test_pairs_are_those_of_brute_force(edited, overlaps, threshold, at_least):
     expected = {pair: index for pair, index in overlaps.items() if index >= Fraction(threshold)}

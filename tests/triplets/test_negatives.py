@@ -54,6 +54,12 @@ def test_the_only_possible_negatives_are_found_among_many_impossible():
     assert [sorted(picks) for picks in drawn.tolist()] == [[998, 999]] * 3
 
 
+def test_rare_negatives_are_drawn_at_random_too():
+    pool = make_pool(range(5000), groups=[0] * 4997 + [1, 2, 3])
+    anchors = np.zeros(40, int)
+    assert set(distant_negatives(pool, anchors, 1, 50, generator())[:, 0]) == {4997, 4998, 4999}
+
+
 def test_distance_counts_corpus_places_and_its_border_is_allowed():
     pool = make_pool([0, 49, 50, 10])
     for seed in range(20):

@@ -34,14 +34,14 @@ def test_test_share_of_every_book_is_within_one_group_of_exact(shares):
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("shares", [PAPER, LAPTOP, THIRDS], ids=["paper", "laptop", "thirds"])
-def test_train_and_validation_share_of_every_book_is_within_one_group_of_exact(shares, split):
+def test_train_and_validation_share_of_every_book_is_within_two_groups_of_exact(shares, split):
     worst = max(
         (abs(counts(splits, book)[split] - size * shares[split]), seed, book)
         for seed in range(40)
         for splits in [assign_splits(strata(BOOKS), shares, seed)]
         for book, size in BOOKS.items()
     )
-    assert worst[0] <= 1 + 1e-9, f"off by {worst[0]:.2f} groups at seed {worst[1]} in {worst[2]}"
+    assert worst[0] < 2, f"off by {worst[0]:.2f} groups at seed {worst[1]} in {worst[2]}"
 
 
 @pytest.mark.parametrize("shares", [PAPER, LAPTOP, THIRDS], ids=["paper", "laptop", "thirds"])
