@@ -55,6 +55,8 @@ _INLINE: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("spaces", re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+"), " "),
     ("spaces", re.compile(r" +(?=[,;:.!?](?:\s|$))"), ""),
 )
+# What every inline rule needs in order to act; most sentences have none of it.
+_SUSPECT = re.compile(r"[<\[^*_(\u00a0\u2000-\u200a\u202f\u3000]|https?:|\s[,;:.!?](?:\s|$)")
 _ENTITIES = {"&nbsp;": " ", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&amp;": "&"}
 _SOFT_BREAK = re.compile("\u00ad[ \t]*\n[ \t]*")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
@@ -96,6 +98,8 @@ def clean_text(text: str, counts: Counter[str] | None = None) -> str:
     """Applies the inline rules to one text: markup, citation marks, cross references, spaces, Unicode forms."""
     counts = Counter() if counts is None else counts
     text = _plain_unicode(text, counts)
+    if not _SUSPECT.search(text):
+        return re.sub(r"\s+", " ", text).strip()
     for name, pattern, replacement in _INLINE:
         text, changes = pattern.subn(replacement, text)
         if name != "spaces":
@@ -112,16 +116,19 @@ def _lines(page: str, counts: Counter[str]) -> list[str]:
 
 
 def _plain_unicode(text: str, counts: Counter[str]) -> str:
+    plain = text if text.isascii() else _plain_characters(text, counts)
+    for entity, character in _ENTITIES.items() if "&" in plain else ():
+        counts["html_entities"] += plain.count(entity)
+        plain = plain.replace(entity, character)
+    return plain
+
+
+def _plain_characters(text: str, counts: Counter[str]) -> str:
     plain, changes = _SOFT_BREAK.subn("", unicodedata.normalize("NFC", text))
     counts["hyphenations"] += changes
     counts["ligatures"] += sum(plain.count(chr(code)) for code in LIGATURES)
-    plain = plain.translate(LIGATURES)
-    plain, changes = _INVISIBLE.subn("", plain)
+    plain, changes = _INVISIBLE.subn("", plain.translate(LIGATURES))
     counts["invisible_characters"] += changes
-    for entity, character in _ENTITIES.items():
-        if entity in plain:
-            counts["html_entities"] += plain.count(entity)
-            plain = plain.replace(entity, character)
     return plain
 
 

@@ -53,7 +53,7 @@ def _retrieval(results: dict[str, Result]) -> bytes:
         lowest = min(np.quantile(e.resamples, 0.025) for estimates in chosen.values() for e in estimates)
         bottom = max(0.0, np.floor((lowest - 0.02) * 20) / 20)
         axis.set_ylim(bottom, 1 + (1 - bottom) * 0.12 if min(values) > 0.5 else 1.05)
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
         axis.set_ylabel("score" + ("" if bottom == 0 else f" (axis starts at {bottom:.0%})"))
         axis.legend(frameon=False, ncols=2, loc="upper left")
     return png.getvalue()

@@ -128,7 +128,7 @@ def summary_sentences(document: dict[str, Any]) -> list[str]:
     if "concept_separation" in delta:
         separation, gap = (delta["concept_separation"][m] for m in ("separation", "negation_gap"))
         value, distance = (adapted["concept_separation"][m]["value"] for m in ("separation", "negation_gap"))
-        closer = ", so negated statements are still placed closer than rephrased ones" if distance < 0 else ""
+        closer = "; negated statements are still placed closer than rephrased ones" if distance < 0 else ""
         sentences.append(
             f"Separation of similar from different concepts is {value:.3f} ({tier(value)}), {_reading(separation)}; "
             f"the gap to negated statements is {distance:+.3f}, {_reading(gap)}{closer}."

@@ -43,7 +43,7 @@ def loss_curve(log: list[Row], best_step: int) -> bytes:
     bottom.axvline(best_step, color="0.4", linestyle=":", label=f"kept: step {best_step}")
     bottom.set_ylabel("validation")
     bottom.set_xlabel("step")
-    bottom.legend(frameon=False)
+    bottom.legend(frameon=False, loc="lower right")
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
