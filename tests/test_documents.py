@@ -47,8 +47,19 @@ def test_every_path_in_the_readme_exists():
     names |= set(re.findall(r"`((?:[\w.-]+/)+)`", README))
     checked = {name for name in names if not generated.match(name) and not re.match(r"0\d_\w+\.jsonl?$", name)}
     missing = [name for name in checked if not (ROOT / name).exists() and not list(ROOT.glob(f"**/{name}"))]
-    assert len(checked) > 15
+    assert len(checked) > 10
     assert not missing
+
+
+def test_every_line_of_the_file_tree_exists():
+    (tree,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    parent, count = "", 0
+    for line in tree.splitlines():
+        name = line.split()[0]
+        parent = name if line.strip() == name else parent if line.startswith(" ") else ""
+        assert (ROOT / (parent if parent != name else "") / name).exists(), line
+        count += 1
+    assert count > 20
 
 
 def test_every_make_target_in_the_readme_exists():
