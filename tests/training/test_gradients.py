@@ -128,3 +128,20 @@ def test_learning_rate_warms_up_then_falls_to_zero_along_a_cosine():
 @pytest.mark.parametrize(("steps", "expected"), [(0.1, 166), (1, 1662), (250, 250), (0.0001, 1)])
 def test_intervals_are_shares_or_steps(steps, expected):
     assert every(steps, 1662) == expected
+
+
+def test_every_chunk_and_step_draws_masks_of_its_own_and_a_second_pass_the_same():
+    weight = nn.Parameter(torch.ones(3))
+    seeds = []
+
+    def embed(sequences):
+        seeds.append(torch.initial_seed())
+        return weight * torch.tensor([[float(sum(s)), 1.0, 2.0] for s in sequences])
+
+    sequences = [[1], [2, 3], [4, 5, 6], [7]]
+    for step in (0, 1):
+        batch_backward(embed, sequences, torch.sum, chunk_tokens=3, seed=(9, step), cached=True)
+    first, second = seeds[:6], seeds[6:]
+    assert first[:3] == first[3:]
+    assert second[:3] == second[3:]
+    assert len({*first, *second}) == 6
