@@ -1,26 +1,29 @@
 """Stage 02: paraphrase pairs become training triplets in three splits that share nothing.
 
-reads   01_sentences.jsonl, 01_merged_paraphrases.jsonl
+reads   01_sentences.jsonl, 01_merged_paraphrases.jsonl, and the evaluation sets of prepare.decontaminate
 writes  02_training_train.jsonl, 02_training_validation.jsonl, 02_training_test.jsonl
-            {"id", "group", "anchor", "positive", "negatives": [..], "source", "section", "model"}
-        02_statistics.json   sizes, books, generators, lengths, and the leak audit
+            {"id", "group", "anchor", "positive", "negatives": [..], "negative_kinds": [..], "source", "section",
+            "model"}, with "kind": "passage" for query-passage pairs and "negative_notes" beside counterfactuals
+        02_columns/{train,validation,test}.jsonl   the same as columns anchor, positive, negative_1 ..
+        02_removed.jsonl      what was left out: {"set", "reason", "shared", "field", "row"}
+        02_statistics.json, 02_statistics.html   sizes, books, generators, lengths, kinds of negatives, leak audit
 
-Groups (a sentence, its paraphrases, near-duplicates) are split before anything is derived from them, book by book;
-a row's negatives come from its own split.
+Groups (a sentence, its paraphrases, near-duplicates), sections or books are split before anything is derived from
+them; a row's negatives come from its own split; no two splits share a run of prepare.ngram_words words.
 
 example python 02_prepare_training_data.py --config configs/laptop.yaml --set prepare.negatives=similar_length
 """
 
-from collections import Counter
-
-import numpy as np
 from tqdm import tqdm
 
 from cardioembed import stage
-from cardioembed.config import Settings
-from cardioembed.records import Row, read_jsonl, write_json, write_jsonl
+from cardioembed.config import Settings, to_yaml
+from cardioembed.errors import UserError
+from cardioembed.records import Row, atomic_open, read_jsonl, write_json, write_jsonl
 from cardioembed.triplets.audit import audit_leaks
-from cardioembed.triplets.building import build_triplets
+from cardioembed.triplets.building import Prepared, build_triplets
+from cardioembed.triplets.decontamination import evaluation_files
+from cardioembed.triplets.summary import statistics_document, statistics_page
 
 
 def main(settings: Settings) -> None:
@@ -31,52 +34,82 @@ def main(settings: Settings) -> None:
     sentences_path, pairs_path = run.requires("01", "01_sentences.jsonl", "01_merged_paraphrases.jsonl")
     sentences = read_jsonl(sentences_path, texts=("id", "text", "source"))
     pairs = read_jsonl(pairs_path, texts=("id", "sentence_id", "original", "paraphrase", "source", "model"))
+    run.inputs += [path for place in prepare.decontaminate for path in evaluation_files(place)]
     print(f"  {len(pairs):,} pairs, {len(sentences):,} sentences")
+    embedder = load_miner(prepare.mined.model, settings.device) if "mined" in prepare.negatives else None
 
-    # 2. Split by group, then draw negatives inside each split.
-    splits, counts = build_triplets(
+    # 2. Split by group, section or book, then draw negatives inside each split.
+    prepared = build_triplets(
         sentences,
         pairs,
-        shares=prepare.split.model_dump(),
-        near_duplicate_jaccard=prepare.near_duplicate_jaccard,
-        negatives=prepare.negatives,
-        negatives_per_anchor=prepare.negatives_per_anchor,
-        min_distance=prepare.min_distance,
-        length_tolerance=prepare.length_tolerance,
+        **prepare.model_dump(),
         seed=settings.seed,
         progress=lambda texts: tqdm(texts, desc="near-duplicates", unit="text"),
+        embedder=embedder,
+        show_progress_bar=True,
     )
+    tell(prepared)
 
     # 3. Prove it before anything is written.
-    audit = audit_leaks(splits)
-    print("  leak audit: no id, group or text is in two splits")
+    audit = audit_leaks(prepared.splits, prepare.ngram_words)
+    print(f"  leak audit: no id, group, text or run of {prepare.ngram_words} words is in two splits")
 
     # 4. Write.
-    for name, rows in splits.items():
+    for name, rows in prepared.splits.items():
         path = run.path(f"02_training_{name}.jsonl")
         write_jsonl(path, rows)
         run.wrote(path)
         print(f"    {len(rows):,} triplets of {len({row['group'] for row in rows}):,} groups")
-    statistics = {**counts, "splits": {name: _describe(rows) for name, rows in splits.items()}, "leak_audit": audit}
-    path = run.path("02_statistics.json")
-    write_json(path, statistics)
-    run.wrote(path)
-    run.finish({name: len(rows) for name, rows in splits.items()}, following="03")
+    for name, rows in prepared.splits.items():
+        write_jsonl(run.path("02_columns") / f"{name}.jsonl", map(columns, rows))
+    run.wrote(run.path("02_columns"))
+    write_jsonl(run.path("02_removed.jsonl"), prepared.removed)
+    run.wrote(run.path("02_removed.jsonl"))
+    statistics = statistics_document(prepared, audit)
+    write_json(run.path("02_statistics.json"), statistics)
+    run.wrote(run.path("02_statistics.json"))
+    with atomic_open(run.path("02_statistics.html")) as stream:
+        page = statistics_page(statistics, prepared.removed, run=str(run.run_dir), settings=to_yaml(settings))
+        stream.write(page)
+    run.wrote(run.path("02_statistics.html"))
+    run.finish({name: len(rows) for name, rows in prepared.splits.items()}, following="03")
 
 
-def _describe(rows: list[Row]) -> dict:
-    lengths = {key: [len(row[key].split()) for row in rows] for key in ("anchor", "positive")}
-    lengths["negative"] = [len(text.split()) for row in rows for text in row["negatives"]]
-    return {
-        "triplets": len(rows),
-        "groups": len({row["group"] for row in rows}),
-        "sources": dict(Counter(row["source"] for row in rows).most_common()),
-        "models": dict(Counter(row["model"] for row in rows).most_common()),
-        "words": {
-            key: {"mean": round(float(np.mean(values)), 2), "sd": round(float(np.std(values)), 2), "max": max(values)}
-            for key, values in lengths.items()
-        },
-    }
+def load_miner(model: str, device: str):
+    """The model that finds hard negatives; only they need torch, which takes seconds to import."""
+    from cardioembed.embedder.saving import load_model
+
+    print(f"  mining with {model}")
+    try:
+        return load_model(model, device=device)
+    except UserError as error:
+        raise UserError(f"prepare.mined.model: {error}") from None
+
+
+def tell(prepared: Prepared) -> None:
+    """Prints what was left out or replaced, and warnings."""
+    removed: dict[tuple[str, str], list[Row]] = {}
+    for row in prepared.removed:
+        removed.setdefault((row["set"], row["reason"]), []).append(row)
+    for (name, reason), rows in removed.items():
+        pairs = sum(row["field"] != "sentence" for row in rows)
+        print(f"  left out for {reason} of {name}: {pairs:,} pairs, {len(rows) - pairs:,} sentences")
+    for name, counts in prepared.counts["negatives"].items():
+        for kind, number in counts.items():
+            if " replaced by " in kind:
+                print(f"  {name}: {number:,} negatives of kind {kind}")
+        if number := counts.get("passages_with_sentences_as_negatives"):
+            print(f"  {name}: {number:,} query-passage pairs have sentences as negatives, for want of other passages")
+    for name, books in prepared.counts["split"].get("books", {}).items():
+        print(f"  {name}: {', '.join(books)}")
+    for warning in prepared.warnings:
+        print(f"  warning: {warning}")
+
+
+def columns(row: Row) -> Row:
+    """A row as sentence-transformers' trainer reads it."""
+    negatives = {f"negative_{number}": text for number, text in enumerate(row["negatives"], 1)}
+    return {"anchor": row["anchor"], "positive": row["positive"], **negatives}
 
 
 if __name__ == "__main__":

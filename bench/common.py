@@ -97,6 +97,25 @@ def peak_memory_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
+def process_tree(pid: int) -> list[int]:
+    """A process and all below it; none of those that are gone."""
+    tree = [pid]
+    for parent in tree:
+        for tasks in Path("/proc").glob(f"{parent}/task/*/children"):
+            with contextlib.suppress(OSError):
+                tree += map(int, tasks.read_text().split())
+    return tree
+
+
+def proportional_memory_mib(pid: int) -> float:
+    """Memory of a process, pages that it shares with others divided among them; 0 once it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0) / 1024
+
+
 @contextmanager
 def scratch(out: Path) -> Iterator[Path]:
     """A folder beside ``--out`` that is gone when the block ends."""

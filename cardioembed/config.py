@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cardioembed.errors import UserError
+from cardioembed.lexicon import CATEGORIES
 
 
 class Block(BaseModel):
@@ -23,15 +24,92 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class OcrSettings(Block):
+    """Stage 01: pages that are pictures. The defaults of the server are the paper's DeepSeek-OCR."""
+
+    engine: Literal["none", "tesseract", "openai"] = "tesseract"
+    min_page_characters: int = Field(25, ge=0)
+    dpi: int = Field(300, ge=72, le=1200)
+    language: str = "eng"
+    model: str = "deepseek-ai/DeepSeek-OCR"
+    base_url: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str = "OPENAI_API_KEY"
+    prompt: str = "<|grounding|>Convert the document to markdown."
+    max_tokens: int = Field(6144, ge=16)
+    extra_body: dict[str, Any] = {
+        "skip_special_tokens": False,
+        "vllm_xargs": {"ngram_size": 30, "window_size": 90, "whitelist_token_ids": [128821, 128822]},
+    }
+    max_concurrency: int = Field(4, ge=1)
+    max_retries: int = Field(4, ge=0)
+    timeout: float = Field(300, gt=0)
+    cache: str = "runs/ocr_cache"
+
+
+class GeneratorSettings(Block):
+    """Stage 01: one language model that writes paraphrases or query-passage pairs."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    model: str
+    prompt: str = Field("close", pattern=r"^(close|free|passages)(/\d+)?$")
+    engine: Literal["openai", "transformers"] = "openai"
+    base_url: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(512, ge=16)
+    extra_body: dict[str, Any] = {}
+    max_requests: int | None = Field(None, ge=1)
+    max_concurrency: int = Field(16, ge=1)
+    requests_per_minute: float | None = Field(None, gt=0)
+    max_retries: int = Field(6, ge=0)
+    timeout: float = Field(120, gt=0)
+    input_price: float = Field(0.0, ge=0)
+    output_price: float = Field(0.0, ge=0)
+
+
+class PassageSettings(Block):
+    """Stage 01: what generators with ``prompt: passages`` read, and which of their pairs count."""
+
+    notes: list[str] = []
+    max_words: int = Field(400, ge=50)
+    min_relevance: float = Field(0.5, ge=0, le=1)
+
+    @field_validator("notes", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class EmbeddingGateSettings(Block):
+    """Stage 01: an optional gate on the cosine between sentence and paraphrase."""
+
+    model: str | None = None
+    min_cosine: float = Field(0.6, ge=-1, le=1)
+    max_cosine: float = Field(0.99, ge=-1, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EmbeddingGateSettings:
+        if self.min_cosine >= self.max_cosine:
+            raise ValueError(f"min_cosine ({self.min_cosine:g}) must be below max_cosine ({self.max_cosine:g})")
+        return self
+
+
 class MergeSettings(Block):
-    """Stage 01: books and paraphrase files."""
+    """Stage 01: books, generators and paraphrase files."""
 
     books: list[str] = ["data/books"]
-    paraphrases: list[str] = ["data/paraphrases/*.jsonl"]
+    ocr: OcrSettings = OcrSettings()
     min_characters: int = Field(20, ge=1)
     max_characters: int = Field(1000, ge=20)
+    near_duplicate_jaccard: float | None = Field(0.9, gt=0, le=1)
+    generators: list[GeneratorSettings] = []
+    passages: PassageSettings = PassageSettings()
+    paraphrases: list[str] = ["data/paraphrases/*.jsonl"]
     min_length_ratio: float = Field(0.4, gt=0, lt=1)
     max_length_ratio: float = Field(2.5, gt=1)
+    language: Literal["en", "de", "fr", "es", "it", "pt", "nl", "sv", "pl", "tr"] | None = "en"
+    embedding_gate: EmbeddingGateSettings = EmbeddingGateSettings()
 
     @field_validator("books", "paraphrases", mode="before")
     @classmethod
@@ -44,12 +122,18 @@ class MergeSettings(Block):
             raise ValueError(
                 f"min_characters ({self.min_characters}) must be below max_characters ({self.max_characters})"
             )
+        names = [generator.name for generator in self.generators]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"generators: two are named {twice[0]!r}; a name marks a generator's rows and file, give each its own"
+            )
         return self
 
 
 class SplitSettings(Block):
-    """Shares of the sentence groups that go to each split; they add up to 1."""
+    """What is kept together, and the shares that go to each split; they add up to 1."""
 
+    by: Literal["group", "section", "book"] = "group"
     train: float = Field(0.85, gt=0, lt=1)
     validation: float = Field(0.10, gt=0, lt=1)
     test: float = Field(0.05, gt=0, lt=1)
@@ -62,15 +146,68 @@ class SplitSettings(Block):
         return self
 
 
+class MinedSettings(Block):
+    """Stage 02: negatives found by a model; the names are those of sentence-transformers' mine_hard_negatives."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    relative_margin: float = Field(0.05, ge=0, lt=1)
+    range_min: int = Field(0, ge=0)
+    range_max: int = Field(50, ge=1)
+    sampling_strategy: Literal["random", "top"] = "random"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MinedSettings:
+        if self.range_min >= self.range_max:
+            raise ValueError(f"range_min ({self.range_min}) must be below range_max ({self.range_max})")
+        return self
+
+
+NEGATIVE_KINDS = ("distant", "similar_length", "same_section", "mined", "counterfactual")
+
+
+class CounterfactualSettings(Block):
+    """Stage 02: minimally edited sentences that say something clinically different."""
+
+    of: list[Literal["anchor", "positive"]] = Field(["anchor", "positive"], min_length=1)
+    categories: list[Literal[CATEGORIES]] = Field(list(CATEGORIES), min_length=1)
+
+
 class PrepareSettings(Block):
-    """Stage 02: splits and negatives."""
+    """Stage 02: splits, decontamination and negatives."""
 
     split: SplitSettings = SplitSettings()
     near_duplicate_jaccard: float = Field(0.8, gt=0, le=1)
-    negatives: Literal["distant", "similar_length"] = "distant"
+    decontaminate: list[str] = ["data/sample/concept_pairs.jsonl"]
+    ngram_words: int = Field(8, ge=3, le=50)
+    negatives: dict[Literal[NEGATIVE_KINDS], float] = {"distant": 1.0}
     negatives_per_anchor: int = Field(1, ge=1, le=64)
     min_distance: int = Field(50, ge=1)
     length_tolerance: float = Field(0.3, gt=0, le=1)
+    section_distance: int = Field(3, ge=1)
+    mined: MinedSettings = MinedSettings()
+    counterfactual: CounterfactualSettings = CounterfactualSettings()
+
+    @field_validator("decontaminate", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("negatives", mode="before")
+    @classmethod
+    def _one_kind(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
+
+    @field_validator("negatives")
+    @classmethod
+    def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        wrong = [kind for kind, weight in value.items() if weight <= 0]
+        if not value or wrong:
+            raise ValueError(
+                f"{wrong[0]}: {value[wrong[0]]:g} is not a weight above 0; leave out a kind that is not wanted"
+                if wrong
+                else "no kind is named; give one or several with weights, for example {distant: 1, counterfactual: 1}"
+            )
+        return value
 
 
 class LoraSettings(Block):
@@ -151,6 +288,7 @@ class Settings(Block):
     run_dir: str = "runs/paper_h100"
     seed: int = Field(42, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    num_proc: int | None = Field(None, ge=1)
     merge: MergeSettings = MergeSettings()
     prepare: PrepareSettings = PrepareSettings()
     model: ModelSettings = ModelSettings()
@@ -281,10 +419,14 @@ def _apply_override(raw: dict[str, Any], override: str, origins: dict[str, str])
 def _explain(item: Any, origins: dict[str, str], path: Path) -> str:
     """One validation error as: where, key, what is wrong, what is allowed."""
     location = [str(part) for part in item["loc"] if not str(part).startswith(("literal[", "list[", "function-"))]
+    if location[-1:] == ["[key]"]:  # a wrong key of a mapping, which the message shows as its value
+        location = location[:-2]
     key = ".".join(location)
     where = next((origins[k] for k in _prefixes(location) if k in origins), str(path))
     if item["type"] == "extra_forbidden":
         known = list(flatten(Settings())) + ["merge", "prepare", "model", "train", "evaluate"]
+        if location[:2] == ["merge", "generators"]:
+            known = [f"{'.'.join(location[:-1])}.{name}" for name in GeneratorSettings.model_fields]
         leaf = {name.rsplit(".", 1)[-1]: name for name in known}
         if len(location) == 1 and key in known:
             block, _, name = key.partition(".")

@@ -23,6 +23,12 @@ from cardioembed.errors import UserError
 
 Row = dict[str, Any]
 
+_NOT_IN_NUMBER = re.compile(r"(?<!\d)[.,]|[.,](?!\d)")
+_HYPHEN = re.compile(r"(?<=\w)-(?=[^\W\d])")
+_COMPARISON = re.compile(r"\s*([<>≤≥=]+)\s*")
+_SEPARATORS = re.compile(r"[^\w<>≤≥=+\-−±%/.,]+")
+_ASCII_SEPARATORS = str.maketrans({c: " " for c in map(chr, range(128)) if _SEPARATORS.match(c)})
+
 LIBRARIES = (
     "torch",
     "transformers",
@@ -71,7 +77,8 @@ def _parse_line(number: int, raw: bytes) -> Row | BadLine:
         return BadLine(number, "not_utf8", detail, raw.decode("latin-1"))
     try:
         row = json.loads(text)
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
+        if "\\u" in text:  # an escape may be half of a surrogate pair, which no file can hold
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         return BadLine(number, "broken_unicode", "half of a surrogate pair (\\ud8xx) in it; write the file again", text)
     except (ValueError, RecursionError) as error:
@@ -202,12 +209,16 @@ def normalise(text: str) -> str:
 
     Comparison signs, decimal points, signs of numbers, per cent and slashes survive, so "<35 %" and ">35 %" differ.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    folded = re.sub(r"(?<!\d)[.,]|[.,](?!\d)", " ", folded)
-    folded = re.sub(r"(?<=\w)-(?=[^\W\d])", " ", folded)
-    folded = re.sub(r"\s*([<>≤≥=]+)\s*", r" \1", folded)
-    folded = re.sub(r"[^\w<>≤≥=+\-−±%/.,]+", " ", folded)
-    return re.sub(r"\s+", " ", re.sub(r"\s*%", "%", folded)).strip()
+    ascii_only = text.isascii()
+    folded = text.lower() if ascii_only else unicodedata.normalize("NFKC", text).casefold()
+    folded = _NOT_IN_NUMBER.sub(" ", folded)
+    if "-" in folded:
+        folded = _HYPHEN.sub(" ", folded)
+    if not ascii_only or "<" in folded or ">" in folded or "=" in folded:
+        folded = _COMPARISON.sub(r" \1", folded)
+    folded = folded.translate(_ASCII_SEPARATORS) if ascii_only else _SEPARATORS.sub(" ", folded)
+    folded = " ".join(folded.split())
+    return folded.replace(" %", "%") if "%" in folded else folded
 
 
 def text_id(*parts: str) -> str:

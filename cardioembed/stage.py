@@ -37,6 +37,10 @@ DECIDES = {
     "02": ("merge.", "prepare.", "seed"),
     "03": ("merge.", "prepare.", "seed", "model.", "train."),
 }
+# Where and how fast the same pages are read.
+NOT_DECIDING = tuple(
+    f"merge.ocr.{name}" for name in ("base_url", "api_key_env", "max_concurrency", "max_retries", "timeout", "cache")
+)
 
 
 def run(main: Callable[[Settings], None], description: str | None, arguments: list[str] | None = None) -> int:
@@ -162,7 +166,7 @@ class Stage:
 
 def _changed_settings(recorded: dict[str, Any], settings: Settings, number: str) -> list[tuple[str, Any, Any]]:
     now = flatten(settings)
-    keys = [key for key in {**recorded, **now} if key.startswith(DECIDES[number])]
+    keys = [key for key in {**recorded, **now} if key.startswith(DECIDES[number]) and key not in NOT_DECIDING]
     return [(key, recorded.get(key), now.get(key)) for key in keys if recorded.get(key) != now.get(key)]
 
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import yaml
 
 from cardioembed.config import Settings, flatten, load_settings, to_yaml
 from cardioembed.errors import UserError
+from cardioembed.paraphrases.languages import FUNCTION_WORDS
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted([*ROOT.glob("*.yaml"), *ROOT.glob("configs/**/*.yaml")])
@@ -48,7 +50,7 @@ def test_the_papers_values_stand():
         "seed": 42,
         "merge.min_characters": 20,
         "prepare.split.train": 0.85,
-        "prepare.negatives": "distant",
+        "prepare.negatives.distant": 1.0,
         "prepare.min_distance": 50,
         "model.quantization": "int8",
         "model.max_length": 512,
@@ -136,7 +138,7 @@ def test_dotted_key_in_yaml_is_not_told_to_become_itself(config):
         ("seed: 4294967296\n", r"seed: 4294967296 is not allowed: .*less than 4294967296"),
         ("device: gpu\n", r"device: 'gpu' is not allowed: input should be 'auto', 'cpu', 'cuda' or 'mps'"),
         ("model:\n  quantization: int4\n", r"model\.quantization: 'int4' is not allowed: .*'none', 'int8' or 'nf4'"),
-        ("prepare:\n  negatives: near\n", r"prepare\.negatives: 'near' is not allowed: .*'distant' or"),
+        ("prepare:\n  negatives: near\n", r"prepare\.negatives: 'near' is not allowed: .*'distant', "),
         ("prepare:\n  negatives_per_anchor: 0\n", r"prepare\.negatives_per_anchor: 0 is not allowed"),
         ("prepare:\n  near_duplicate_jaccard: 1.01\n", r"near_duplicate_jaccard: 1\.01 is not allowed"),
         ("merge:\n  min_length_ratio: .nan\n", r"merge\.min_length_ratio: nan is not allowed"),
@@ -238,7 +240,7 @@ def test_broken_yaml_names_the_line(config, text, expected):
 
 def test_missing_file_lists_the_configs_there_are(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=r"labtop\.yaml does not exist.*config\.yaml, configs/laptop\.yaml"):
+    with pytest.raises(UserError, match=r"labtop\.yaml does not exist.*config\.yaml, .*configs/laptop\.yaml"):
         load_settings("configs/labtop.yaml")
 
 
@@ -306,3 +308,37 @@ def test_wrong_override_is_quoted_in_the_error(config, override, expected):
 @pytest.mark.parametrize("value", ["0.25", "1", "40"])
 def test_steps_are_a_share_or_a_whole_number(config, value):
     assert load_settings(config(f"train:\n  eval_steps: {value}\n")).train.eval_steps == float(value)
+
+
+def test_one_kind_of_negatives_may_be_named_alone(config):
+    assert load_settings(config("prepare:\n  negatives: mined\n")).prepare.negatives == {"mined": 1.0}
+    mixed = load_settings(config("prepare:\n  negatives: {distant: 1, counterfactual: 3}\n")).prepare.negatives
+    assert mixed == {"distant": 1.0, "counterfactual": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("prepare:\n  negatives: nearest\n", r"line 2: prepare\.negatives.*'nearest' is not allowed.*'mined'"),
+        ("prepare:\n  negatives: {distant: 0}\n", "distant: 0 is not a weight above 0; leave out a kind"),
+        ("prepare:\n  negatives: {}\n", "no kind is named; give one or several with weights"),
+        ("prepare:\n  split: {by: chapter}\n", r"prepare\.split\.by: 'chapter' is not allowed.*'section' or 'book'"),
+        ("prepare:\n  mined: {range_min: 9, range_max: 9}\n", r"range_min \(9\) must be below range_max \(9\)"),
+        ("prepare:\n  counterfactual: {of: []}\n", r"prepare\.counterfactual\.of"),
+        ("merge:\n  ocr: {engine: abbyy}\n", "'abbyy' is not allowed: input should be 'none', 'tesseract' or 'openai'"),
+        ("merge:\n  embedding_gate: {min_cosine: 0.9, max_cosine: 0.8}\n", "0.9.* must be below max_cosine .0.8."),
+        ("merge:\n  generators: [{name: a, model: m}, {name: a, model: n}]\n", "two are named 'a'; a name marks"),
+        ("merge:\n  generators: [{name: a b, model: m}]\n", "'a b' is not allowed"),
+        ("merge:\n  generators: [{name: a, model: m, prompt: short}]\n", "'short' is not allowed"),
+        ("merge:\n  generators: [{name: a, modle: m}]\n", r"modle: unknown key; did you mean merge.generators.0.model"),
+    ],
+)
+def test_mistakes_in_the_data_stages_are_named(config, text, expected):
+    assert re.search(expected, message(config(text)))
+
+
+def test_languages_are_those_that_the_gate_knows():
+    for language in [*FUNCTION_WORDS, None]:
+        assert Settings(merge={"language": language}).merge.language == language
+    with pytest.raises(ValueError, match="'en', 'de', 'fr'"):
+        Settings(merge={"language": "tlh"})

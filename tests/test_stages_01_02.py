@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -8,46 +7,24 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.losses import MultipleNegativesRankingLoss
+from stages import ROOT, STAGE_01, STAGE_02, fail, rows, run, sets, succeed
 
 from cardioembed.config import flatten, load_settings
 from cardioembed.records import normalise, sha256
 
-ROOT = Path(__file__).parents[1]
-STAGE_01, STAGE_02 = "01_merge_paraphrases.py", "02_prepare_training_data.py"
 TRAINING = ("02_training_train.jsonl", "02_training_validation.jsonl", "02_training_test.jsonl")
 HALF_AN_EMOJI = "Symptom1valves is relieved \ud83d in ward1valves."
 ADVERBS = "early late often seldom quickly slowly mildly strongly".split()
 
 
-def run(script, *arguments, hash_seed="random"):
-    command = [sys.executable, script, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def succeed(script, *arguments, **options):
-    done = run(script, *arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fail(script, *arguments):
-    done = run(script, *arguments)
-    assert "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert done.returncode == 2, done.stderr
-    return done.stderr
-
-
-def rows(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def pair(original, paraphrase):
     return json.dumps({"original": original, "paraphrase": paraphrase})
-
-
-def sets(**values):
-    return [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
 def original(book, n):
@@ -116,9 +93,11 @@ def test_stage_01_writes_every_valid_pair_and_tells_what_it_refused(desk):
     assert statistics["paraphrases_a_sentence"] == {"2": 48}
     assert statistics["rejected"] == {"broken_json": 1, "copy": 1}
     assert sorted(path.name for path in folder.iterdir()) == [
+        "01_failed_pages.jsonl",
         "01_manifest.json",
         "01_merged_paraphrases.jsonl",
         "01_rejected.jsonl",
+        "01_report.html",
         "01_sentences.jsonl",
         "01_settings.yaml",
         "01_statistics.json",
@@ -139,14 +118,14 @@ def test_manifest_records_settings_inputs_and_outputs(merged):
 
 def test_stage_01_without_paraphrases_writes_the_sentences_only(desk):
     output = succeed(STAGE_01, "--config", desk / "run.yaml", *sets(merge__paraphrases="[]"))
-    assert "no paraphrase files yet" in output
+    assert "no paraphrases yet: name language models in merge.generators" in output
     assert "next:" not in output
     assert len(rows(desk / "run" / "01_sentences.jsonl")) == 48
 
 
 def test_stage_02_writes_three_leak_free_splits_of_the_tiny_corpus(merged):
     output = succeed(STAGE_02, "--config", merged / "run.yaml")
-    assert "leak audit: no id, group or text is in two splits" in output
+    assert "leak audit: no id, group, text or run of 8 words is in two splits" in output
     splits = [rows(merged / "run" / name) for name in TRAINING]
     assert sum(map(len, splits)) == 96
     homes = [{row["anchor"] for row in split} for split in splits]
@@ -175,8 +154,13 @@ def test_sample_runs_under_the_laptop_config(sample):
     assert f"--set run_dir={run_dir}" in outputs[0].splitlines()[-1]
     triplets = {name: rows(run_dir / name) for name in TRAINING}
     groups = {name: {row["group"] for row in split} for name, split in triplets.items()}
-    assert [len(groups[name]) for name in TRAINING] == pytest.approx([1198.4, 171.2, 342.4], abs=2)
-    assert sum(map(len, triplets.values())) >= 3398  # 99 % of 3432
+    removed = rows(run_dir / "02_removed.jsonl")
+    assert {row["reason"] for row in removed} == {"ngram", "ngram_in_test", "ngram_in_validation"}
+    # What the splits would share is taken out of the larger; few sentences of the sample overlap.
+    assert 0 < sum(row["field"] == "sentence" for row in removed) <= 30
+    assert [len(groups[name]) for name in TRAINING] == pytest.approx([1198.4, 171.2, 342.4], abs=25)
+    pairs = len(rows(run_dir / "01_merged_paraphrases.jsonl"))
+    assert sum(map(len, triplets.values())) + sum(row["field"] != "sentence" for row in removed) == pairs
     books = {name: Counter(row["source"] for row in split) for name, split in triplets.items()}
     assert {len(found) for found in books.values()} == {7}
 
@@ -206,9 +190,71 @@ def test_second_run_of_the_sample_gives_the_same_bytes(sample, tmp_path):
 def test_training_file_loads_with_datasets(sample, tmp_path):
     path = sample[0] / TRAINING[0]
     loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))
-    assert set(loaded.column_names) == {"id", "group", "anchor", "positive", "negatives", "source", "section", "model"}
+    columns = {"id", "group", "anchor", "positive", "negatives", "negative_kinds", "source", "section", "model"}
+    assert set(loaded.column_names) == columns
     assert loaded.num_rows == len(rows(path))
     assert loaded[0] == rows(path)[0]
+
+
+def test_column_files_train_with_sentence_transformers(merged, tiny_bert):
+    arguments = ("--config", merged / "run.yaml", *sets(prepare__negatives_per_anchor=2))
+    succeed(STAGE_02, *arguments)
+    files = {name: str(merged / "run" / "02_columns" / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    loaded = datasets.load_dataset("json", data_files=files, cache_dir=str(merged / "cache"))
+    for name, file in zip(files, TRAINING, strict=True):
+        assert loaded[name].column_names == ["anchor", "positive", "negative_1", "negative_2"]
+        expected = [(row["anchor"], row["positive"], *row["negatives"]) for row in rows(merged / "run" / file)]
+        assert [tuple(row.values()) for row in loaded[name]] == expected
+    model = SentenceTransformer(str(tiny_bert), device="cpu")
+    trainer = SentenceTransformerTrainer(
+        model,
+        SentenceTransformerTrainingArguments(
+            str(merged / "out"),
+            max_steps=2,
+            per_device_train_batch_size=8,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+        ),
+        train_dataset=loaded["train"],
+        eval_dataset=loaded["validation"],
+        loss=MultipleNegativesRankingLoss(model),
+    )
+    assert 0 < trainer.train().training_loss < 20
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_stage_02_without_mining_does_not_import_torch(merged):
+    code = f"import runpy, sys; sys.argv = ['x', '--config', {str(merged / 'run.yaml')!r}]\n"
+    code += (
+        f"try: runpy.run_path({STAGE_02!r}, run_name='__main__')\nexcept SystemExit as end: print('ended', end.code)\n"
+    )
+    code += "print('torch imported:', 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "ended 0" in done.stdout, done.stderr
+    assert "torch imported: False" in done.stdout
+
+
+def test_stage_02_mixes_all_kinds_and_says_what_replaced_what(merged):
+    kinds = "{distant: 1, similar_length: 1, same_section: 1, mined: 1, counterfactual: 1}"
+    mined = "{range_max: 10, relative_margin: 0}"
+    changed = sets(prepare__negatives=kinds, prepare__mined=mined, prepare__negatives_per_anchor=3)
+    output = succeed(STAGE_02, "--config", merged / "run.yaml", *changed)
+    assert "mining with sentence-transformers/all-MiniLM-L6-v2" in output
+    triplets = [row for name in TRAINING for row in rows(merged / "run" / name)]
+    found = Counter(kind for row in triplets for kind in row["negative_kinds"])
+    assert found["counterfactual"] > 20
+    assert found["same_section"] > 20
+    statistics = json.loads((merged / "run" / "02_statistics.json").read_text(encoding="utf-8"))
+    told = Counter()
+    for name, split in statistics["splits"].items():
+        told.update(split["negative_kinds"])
+        for kind, number in split["replaced_negatives"].items():
+            assert f"{name}: {number} negatives of kind {kind}" in output
+    assert told == found
+    page = (merged / "run" / "02_statistics.html").read_text(encoding="utf-8")
+    assert "Categories of counterfactuals" in page
+    assert all(len(set(row["negatives"])) == 3 for row in triplets)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +296,7 @@ def test_failed_stage_01_keeps_the_old_outputs_and_the_rejects(merged):
     bad.write_text(pair(original("valves", 0), "I cannot paraphrase that for you.") + "\n{\n")
     message = fail(STAGE_01, "--config", merged / "run.yaml", *sets(merge__paraphrases=bad))
     assert "no valid paraphrase in 1 files. First:" in message
-    assert "line 1: starts like a refusal" in message
+    assert "line 1: speaks like a refusal" in message
     assert (folder / "01_merged_paraphrases.jsonl").read_bytes() == before
     assert [row["reason"] for row in rows(folder / "01_rejected.jsonl")] == ["refusal", "broken_json"]
 
@@ -270,7 +316,7 @@ BAD_INPUTS = {
     "no such paraphrases": (lambda desk: sets(merge__paraphrases=desk / "none.jsonl"), "no file matches"),
     "empty paraphrases": (
         lambda desk: sets(merge__paraphrases=put(desk / "blank.jsonl", "")),
-        "no valid paraphrase in 1 files. First: ",
+        "blank.jsonl holds no row. Give rows, or set merge.paraphrases=[]",
     ),
     "run_dir is a file": (lambda desk: sets(run_dir=put(desk / "run", "x")), "set run_dir to a folder of yours"),
     "run_dir below a file": (lambda desk: sets(run_dir=put(desk / "run", "x") / "deep"), "Not a directory"),
@@ -329,6 +375,13 @@ def test_spoilt_file_of_stage_01_is_told_without_a_traceback(merged, name, conte
     [
         ({"prepare__min_distance": 1000}, "lower prepare.min_distance (now 1000)"),
         ({"prepare__negatives_per_anchor": 64}, "64 are wanted"),
+        ({"prepare__split__by": "book"}, "needs 3 books with paraphrases or more, one for each split; there are 2"),
+        (
+            {"prepare__split__by": "section"},
+            "split by section. Add paraphrases or raise that share, or set prepare.split",
+        ),
+        ({"prepare__decontaminate": "none.jsonl"}, "none.jsonl does not exist. Give the evaluation sets"),
+        ({"prepare__negatives": "mined", "prepare__mined__model": "./none"}, "prepare.mined.model: none"),
         ({"prepare__split__test": 0.3}, "train + validation + test must be 1, they add up to 1.1"),
         ({"prepare__split": "{train: 0.98, validation: 0.01, test: 0.01}"}, "split is empty: 96 pairs in 48 groups"),
     ],

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import glob
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 
-import pypdfium2 as pdfium
-
+from cardioembed.corpus.html import html_text
+from cardioembed.corpus.ocr import Recogniser
+from cardioembed.corpus.pages import Page
+from cardioembed.corpus.pdf import PdfText, extract_pages
+from cardioembed.corpus.text import divide, text_pages
 from cardioembed.errors import UserError
 
-SUFFIXES = (".md", ".txt", ".pdf")
+SUFFIXES = (".md", ".txt", ".pdf", ".html", ".htm")
 
 
 def find_books(places: list[str]) -> list[Path]:
@@ -53,52 +59,66 @@ def name_books(books: list[Path]) -> dict[Path, str]:
     return names
 
 
-def read_pages(book: Path) -> list[str]:
-    """The pages of one book as raw text; a .md or .txt file is one page unless form feeds divide it.
+def read_pages(book: Path, recognise: Recogniser | None, *, min_page_characters: int, num_proc: int) -> Iterator[Page]:
+    """The pages of one book, read as they are asked for.
+
+    Args:
+        book: A file of ``find_books``.
+        recognise: Reads PDF pages that are pictures; None: they are "failed".
+        min_page_characters: A PDF page on which something is drawn and with less text than this is a picture.
+        num_proc: Processes that read a long PDF; the pages are the same for any number.
 
     Raises:
-        UserError: The file cannot be read, or holds no text at all.
+        UserError: The file cannot be read, or (after the last page) no page of it holds text.
     """
-    pages = _read_pdf(book) if book.suffix.lower() == ".pdf" else _read_text(book).split("\f")
-    if not any(page.strip() for page in pages):
-        scanned = " (scanned pages? run an OCR tool over it first)" if book.suffix.lower() == ".pdf" else ""
-        raise UserError(f"{book} holds no text{scanned}; mend it or leave it out of merge.books")
-    return pages
+    found, problems = False, Counter()
+    for page in _pages(book, recognise, min_page_characters, num_proc):
+        found = found or bool(page.text.strip())
+        problems[page.problem] += 1
+        yield page
+    if not found:
+        failed = [item for item in problems.most_common(4) if item[0]]
+        reasons = "; ".join(f"{times} of {problems.total()} pages: {problem}" for problem, times in failed)
+        why = f" ({reasons})" if failed else ""
+        raise UserError(f"{book} holds no text{why}; mend it or leave it out of merge.books")
 
 
-def _read_text(book: Path) -> str:
-    raw = book.read_bytes()
-    try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{book}, line {line}: not UTF-8 text (Latin-1?). Convert it: iconv -f latin1 -t utf-8 {book} > new.txt"
-        ) from None
+def _pages(book: Path, recognise: Recogniser | None, min_page_characters: int, num_proc: int) -> Iterator[Page]:
+    suffix = book.suffix.lower()
+    if suffix == ".pdf":
+        extracts = extract_pages(book, min_page_characters=min_page_characters, num_proc=num_proc)
+        yield from _pdf_pages(book, extracts, recognise)
+        return
+    texts = divide([html_text(book)]) if suffix in (".html", ".htm") else text_pages(book)
+    for number, text in enumerate(texts, 1):
+        yield Page(number, text, "text" if text.strip() else "blank")
 
 
-def _read_pdf(book: Path) -> list[str]:
-    try:
-        document = pdfium.PdfDocument(book)
-    except pdfium.PdfiumError as error:
-        locked = "password" in str(error).lower()
-        advice = "save a copy without the password" if locked else "it may be cut short; download or export it again"
-        raise UserError(
-            f"{book} cannot be opened as a PDF ({error}): {advice}, or leave it out of merge.books"
-        ) from None
-    try:
-        return [_page_text(document, number) for number in range(len(document))]
-    except pdfium.PdfiumError as error:
-        raise UserError(f"{book}: a page cannot be read ({error}); export the PDF again or leave it out") from None
-    finally:
-        document.close()
+def _pdf_pages(book: Path, extracts: Iterator[PdfText], recognise: Recogniser | None) -> Iterator[Page]:
+    """Pages in their order, while OCR works on those that follow."""
+    waiting: deque[Page | Future[Page]] = deque()
+    start = None
+    with ExitStack() as stack:
+        for extract in extracts:
+            if extract.drawn and recognise:
+                start = start or stack.enter_context(recognise.reading(book))
+                waiting.append(start(extract.number))
+            else:
+                waiting.append(_page(extract))
+            while waiting and (isinstance(waiting[0], Page) or waiting[0].done()):
+                yield _finished(waiting.popleft())
+        while waiting:
+            yield _finished(waiting.popleft())
 
 
-def _page_text(document: pdfium.PdfDocument, number: int) -> str:
-    page = document[number]
-    text_page = page.get_textpage()
-    # PDFium marks a hyphen at a line end with U+FFFE or U+0002: a soft hyphen in all but name.
-    text = text_page.get_text_range().replace("\ufffe", "-\n").replace("\x02", "-\n")
-    text_page.close()
-    page.close()
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _finished(page: Page | Future[Page]) -> Page:
+    return page if isinstance(page, Page) else page.result()
+
+
+def _page(extract: PdfText) -> Page:
+    """A page that OCR has no part in."""
+    if extract.problem:
+        return Page(extract.number, "", "failed", extract.problem)
+    if extract.drawn:
+        return Page(extract.number, "", "failed", "a picture without text; set merge.ocr.engine")
+    return Page(extract.number, extract.text, "text" if extract.text.strip() else "blank")

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from cardioembed.corpus.cleaning import clean_text
 from cardioembed.errors import UserError
-from cardioembed.paraphrases.fidelity import check_paraphrase
+from cardioembed.parallel import spread
+from cardioembed.paraphrases.fidelity import Rejection, check_paraphrase
 from cardioembed.records import BadLine, Row, normalise, parse_jsonl, text_id
 
-# The two spellings that generators write.
-KEY_PAIRS = (("original", "paraphrase"), ("sentence", "paraphrased"))
+PASSAGE = "passage"  # the ``kind`` of a query-passage pair
+_PASSAGE_KEYS = ("query", "passage")
+# The spellings that generators write.
+KEY_PAIRS = (("original", "paraphrase"), ("sentence", "paraphrased"), _PASSAGE_KEYS)
+
+_BATCH = 1000  # rows that a process judges at once
+_SMALL = 2_000_000  # bytes that are judged before other processes have started
 
 
 @dataclass
@@ -47,65 +58,112 @@ def find_paraphrase_files(places: list[str]) -> list[Path]:
     return list(files)
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """A row after the checks that need no other row: its pair, or why there is none."""
+
+    line: int
+    row: Row | BadLine | None
+    pair: Row | None
+    sentence_key: str = ""
+    pair_key: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
 def merge_paraphrases(
     files: list[Path],
     sentences: list[Row],
     *,
-    min_characters: int,
-    max_characters: int,
-    min_length_ratio: float,
-    max_length_ratio: float,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+    min_relevance: float = 0.0,
+    num_proc: int = 1,
+    **limits: Any,
 ) -> Merged:
     """Joins every valid paraphrase of every sentence.
 
     A row's original is matched to the books' sentences by its normalised text. An original that is in no book is kept
-    as a sentence of its own (counted as ``not_in_books``), under the row's ``source`` or the file's name.
+    as a sentence of its own (counted as ``not_in_books``), under the row's ``source`` or the file's name. A
+    query-passage pair (``kind: passage``) is checked for its relevance, not for the gates of a paraphrase.
 
     Args:
-        files: JSONL files; rows have ``original`` and ``paraphrase``, or ``sentence`` and ``paraphrased``.
+        files: JSONL files; the keys of a row's two texts are one of ``KEY_PAIRS``.
         sentences: Rows of ``01_sentences.jsonl``.
-        min_characters, max_characters, min_length_ratio, max_length_ratio: see ``check_paraphrase``.
+        aliases: Id of the sentence that stands for a near-duplicate, see ``corpus.sentences.Corpus``.
+        min_relevance: Query-passage pairs with a lower ``relevance`` are refused.
+        num_proc: Processes.
+        **limits: Keyword arguments of ``check_paraphrase``.
 
     Returns:
         Pairs in the order of the sentences; rejected rows with file, line, reason, detail and the row itself.
     """
-    known = {normalise(row["text"]): row for row in sentences}
+    known = {row["id"]: row for row in sentences}
+    known |= {alias: known[kept] for alias, kept in aliases.items()}
     place = {row["id"]: number for number, row in enumerate(sentences)}
-    merged = Merged()
-    seen: set[tuple[str, str]] = set()
-    for file in files:
-        counts = merged.counts[str(file)] = Counter()
-        for line, row in parse_jsonl(file):
+    merged = Merged(counts={str(file): Counter() for file in files})
+    seen: set[str] = set()
+    judge = partial(_judge, limits=limits, min_relevance=min_relevance)
+    small = sum(file.stat().st_size for file in files) < _SMALL
+    for file, batch in spread(judge, _batches(files), 1 if small else num_proc):
+        counts = merged.counts[str(file)]
+        for judged in batch:
             counts["read"] += 1
-            pair = _pair(row, file)
-            if isinstance(pair, tuple):
-                _reject(merged, counts, file, line, row, *pair)
+            if judged.reason:
+                _reject(merged, counts, file, judged, judged.reason, judged.detail)
                 continue
-            original, paraphrase = pair["original"], pair["paraphrase"]
-            refused = len(original) < min_characters and ("original_too_short", f"{len(original)} characters")
-            if not refused:
-                rejection = check_paraphrase(
-                    original,
-                    paraphrase,
-                    min_characters=min_characters,
-                    max_characters=max_characters,
-                    min_length_ratio=min_length_ratio,
-                    max_length_ratio=max_length_ratio,
-                )
-                refused = rejection and (rejection.reason, rejection.detail)
-            key = (normalise(original), normalise(paraphrase))
-            if not refused and key in seen:
-                refused = ("duplicate_pair", "the same sentence and paraphrase were read before")
-            if refused:
-                _reject(merged, counts, file, line, row, *refused)
+            sentence = known.get(judged.sentence_key)
+            pair = _merged_row(judged, sentence)
+            if pair["id"] in seen:
+                _reject(merged, counts, file, judged, "duplicate_pair", "the same pair was read before")
                 continue
-            seen.add(key)
-            sentence = known.get(key[0])
+            seen.add(pair["id"])
             counts["kept"] += 1
             counts["not_in_books"] += sentence is None
-            merged.pairs.append(_merged_row(pair, sentence))
+            merged.pairs.append(pair)
     merged.pairs.sort(key=lambda row: place.get(row["sentence_id"], len(place)))
     return merged
+
+
+def _batches(files: list[Path]) -> Iterator[tuple[Path, list[tuple[int, Row | BadLine]]]]:
+    for file in files:
+        rows = parse_jsonl(file)
+        while batch := list(islice(rows, _BATCH)):
+            yield file, batch
+
+
+def _judge(
+    batch: tuple[Path, list[tuple[int, Row | BadLine]]], limits: dict[str, Any], min_relevance: float
+) -> tuple[Path, list[_Judged]]:
+    file, rows = batch
+    return file, [_judge_row(file, line, row, limits, min_relevance) for line, row in rows]
+
+
+def _judge_row(file: Path, line: int, row: Row | BadLine, limits: dict[str, Any], min_relevance: float) -> _Judged:
+    pair = _pair(row, file)
+    if isinstance(pair, tuple):
+        return _Judged(line, row, None, reason=pair[0], detail=pair[1])
+    if pair.get("kind") == PASSAGE:
+        refused = _check_passage(pair, min_relevance)
+    elif len(pair["original"]) < limits["min_characters"]:
+        refused = Rejection("original_too_short", f"{len(pair['original'])} characters")
+    else:
+        refused = check_paraphrase(pair["original"], pair["paraphrase"], **limits)
+    if refused:
+        return _Judged(line, row, pair, reason=refused.reason, detail=refused.detail)
+    # The row itself is needed for a duplicate's listing only; the pair has all its keys.
+    sentence_key = text_id(normalise(pair["original"]))
+    return _Judged(line, None, pair, sentence_key, text_id(sentence_key, normalise(pair["paraphrase"])))
+
+
+def _check_passage(pair: Row, min_relevance: float) -> Rejection | None:
+    if not pair["paraphrase"]:
+        return Rejection("empty", "the passage has no text")
+    relevance = pair.get("relevance", 1.0)
+    if isinstance(relevance, bool) or not isinstance(relevance, int | float):
+        return Rejection("wrong_type", f"'relevance' must be a number, it is {relevance!r}")
+    if relevance < min_relevance:
+        return Rejection("below_min_relevance", f"{relevance:g}, at least {min_relevance:g} is asked for")
+    return None
 
 
 def _pair(row: Row | BadLine, file: Path) -> Row | tuple[str, str]:
@@ -124,27 +182,27 @@ def _pair(row: Row | BadLine, file: Path) -> Row | tuple[str, str]:
         return "empty", f"{keys[0]!r} has no text"
     model = row["model"] if isinstance(row.get("model"), str) and row["model"].strip() else file.stem
     source = row["source"] if isinstance(row.get("source"), str) and row["source"].strip() else file.stem
+    kind = {"kind": PASSAGE} if keys == _PASSAGE_KEYS else {}
     extra = {k: v for k, v in row.items() if k not in (*keys, "id", "model", "source")}
-    return {**extra, "original": original, "paraphrase": paraphrase, "model": model, "source": source}
+    return {**extra, **kind, "original": original, "paraphrase": paraphrase, "model": model, "source": source}
 
 
-def _merged_row(pair: Row, sentence: Row | None) -> Row:
-    original = sentence["text"] if sentence else pair["original"]
-    sentence_id = sentence["id"] if sentence else text_id(normalise(original))
-    source = sentence["source"] if sentence else pair["source"]
+def _merged_row(judged: _Judged, sentence: Row | None) -> Row:
+    pair = judged.pair
+    sentence_id = sentence["id"] if sentence else judged.sentence_key
+    stands_in = sentence_id != judged.sentence_key  # for a near-duplicate
     return {
         **pair,
-        "id": text_id(sentence_id, normalise(pair["paraphrase"])),
-        "original": original,
-        "source": source,
+        "id": text_id(sentence_id, normalise(pair["paraphrase"])) if stands_in else judged.pair_key,
+        "original": sentence["text"] if sentence else pair["original"],
+        "source": sentence["source"] if sentence else pair["source"],
         "section": sentence["section"] if sentence else pair.get("section", ""),
         "sentence_id": sentence_id,
     }
 
 
-def _reject(
-    merged: Merged, counts: Counter[str], file: Path, line: int, row: Row | BadLine, reason: str, detail: str
-) -> None:
+def _reject(merged: Merged, counts: Counter[str], file: Path, judged: _Judged, reason: str, detail: str) -> None:
     counts[f"rejected: {reason}"] += 1
+    row = judged.pair if judged.row is None else judged.row
     content = row.raw if isinstance(row, BadLine) else row
-    merged.rejected.append({"file": str(file), "line": line, "reason": reason, "detail": detail, "row": content})
+    merged.rejected.append({"file": str(file), "line": judged.line, "reason": reason, "detail": detail, "row": content})

@@ -1,116 +1,210 @@
-"""Pairs to the triplets of three splits."""
+"""Pairs to the triplets of three splits that share nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cardioembed.errors import UserError
-from cardioembed.records import Row
+from cardioembed.records import Row, normalise
+from cardioembed.triplets.decontamination import Overlap, OverlapIndex, evaluation_texts
+from cardioembed.triplets.drawing import draw_negatives
 from cardioembed.triplets.grouping import group_sentences
-from cardioembed.triplets.negatives import Pool, distant_negatives, similar_length_negatives
-from cardioembed.triplets.splitting import SPLITS, assign_splits
+from cardioembed.triplets.pools import Part
+from cardioembed.triplets.splitting import SPLITS, Assignment, skew_warnings, split_sentences
+
+
+@dataclass
+class Prepared:
+    """Triplets and how they came about.
+
+    Attributes:
+        splits: Triplet rows by split.
+        removed: Rows that were left out: ``{"set", "reason", "shared", "field", "row"}``.
+        counts: For the statistics.
+        warnings: What the user should know.
+    """
+
+    splits: dict[str, list[Row]] = field(default_factory=dict)
+    removed: list[Row] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def build_triplets(
     sentences: list[Row],
     pairs: list[Row],
     *,
-    shares: dict[str, float],
+    split: dict[str, Any],
     near_duplicate_jaccard: float,
-    negatives: str,
-    negatives_per_anchor: int,
-    min_distance: int,
-    length_tolerance: float,
+    decontaminate: list[str],
+    ngram_words: int,
     seed: int,
     progress: Callable[[Iterable], Iterable] = iter,
-) -> tuple[dict[str, list[Row]], dict[str, int]]:
-    """Splits the groups first, then draws each row's negatives from its own split.
+    **negatives: Any,
+) -> Prepared:
+    """Takes out what evaluation sets hold, splits, takes out what splits share, and draws negatives inside each split.
 
     Sentences without a paraphrase are split too and serve as negatives.
 
     Args:
         sentences: Rows of ``01_sentences.jsonl``.
-        pairs: Rows of ``01_merged_paraphrases.jsonl``.
-        shares: Share of each split.
+        pairs: Rows of ``01_merged_paraphrases.jsonl``. In query-passage pairs (``kind`` is ``passage``) the original
+            is a query: it is split like a sentence, but is no other anchor's negative.
+        split: ``by`` (see ``split_sentences``), and the share of each split.
         near_duplicate_jaccard: see ``group_sentences``.
-        negatives: ``"distant"`` or ``"similar_length"``.
-        negatives_per_anchor, min_distance, length_tolerance: see ``cardioembed.triplets.negatives``.
+        decontaminate: Evaluation sets, see ``evaluation_texts``.
+        ngram_words: A shared run of so many words is an overlap, with evaluation sets and between splits.
         seed: Decides splits and draws.
         progress: Wraps the long loop, as tqdm does.
-
-    Returns:
-        Triplet rows by split, and counts.
+        negatives: see ``draw_negatives``.
 
     Raises:
-        UserError: A split is empty, or an anchor has too few possible negatives.
+        UserError: A split is empty, an anchor has too few possible negatives, or an evaluation set cannot be read.
     """
+    result = Prepared()
+    shares = {name: split[name] for name in SPLITS}
     sentences = sentences + _strangers(sentences, pairs)
-    groups = group_sentences(sentences, pairs, near_duplicate_jaccard, progress)
-    splits = assign_splits(_strata(sentences, pairs, groups), shares, seed)
-    numbers = {group: number for number, group in enumerate(sorted(set(groups.values())))}
-    rows: dict[str, list[Row]] = {}
-    for index, split in enumerate(SPLITS):
-        members = [(place, row) for place, row in enumerate(sentences) if splits[groups[row["id"]]] == split]
-        chosen = [pair for pair in pairs if splits[groups[pair["sentence_id"]]] == split]
-        if not chosen:
-            raise UserError(
-                f"the {split} split is empty: {len(pairs)} pairs in {len(set(groups.values()))} groups are too few for "
-                f"prepare.split.{split} = {shares[split]:g}. Add paraphrases or raise that share"
-            )
-        pool = Pool(
-            positions=np.array([place for place, _ in members]),
-            lengths=np.array([len(row["text"]) for _, row in members]),
-            groups=np.array([numbers[groups[row["id"]]] for _, row in members]),
+    place = {row["id"]: number for number, row in enumerate(sentences)}
+    sieve = _Sieve(sentences, pairs, result.removed)
+    forms = {text: normalise(text) for text in sieve.texts()}
+    index = OverlapIndex(map(forms.__getitem__, sieve.texts()), ngram_words)
+    for name in decontaminate:
+        sieve.leave_out({i: (name, found) for i, found in index.find(map(normalise, evaluation_texts(name))).items()})
+    groups = group_sentences(*sieve.left(), near_duplicate_jaccard, progress, forms.__getitem__)
+    assigned = split_sentences(*sieve.left(), groups, split["by"], shares, seed)
+    sieve.leave_out(
+        {place[key]: (f"the {kept} split", Overlap(f"group_in_{kept}", "")) for key, kept in assigned.left_out.items()}
+    )
+    _separate(sieve, index, assigned.splits)
+    del index, forms
+    parts = {name: Part(*sieve.left(lambda key, name=name: assigned.splits[key] == name)) for name in SPLITS}
+    _check_sizes(parts, len(pairs), groups, split, result.removed)
+    result.splits, result.counts["negatives"] = draw_negatives(
+        parts, groups, place, ngram_words=ngram_words, seed=seed, **negatives
+    )
+    found = Counter({name: len(part.pairs) for name, part in parts.items()})
+    result.warnings += skew_warnings(found, shares, split["by"], assigned.units)
+    result.counts |= _counts(sentences, groups, split["by"], shares, found, assigned)
+    return result
+
+
+class _Sieve:
+    """Sentences and pairs, numbered in this order, and which of them are left.
+
+    Attributes:
+        removed: The rows that were left out, with the reason.
+    """
+
+    def __init__(self, sentences: list[Row], pairs: list[Row], removed: list[Row]) -> None:
+        self.sentences, self.pairs, self.removed = sentences, pairs, removed
+        self.is_left = np.ones(len(sentences) + len(pairs), bool)
+
+    def texts(self) -> Iterator[str]:
+        """Texts of the sentences, then of the positives."""
+        yield from (row["text"] for row in self.sentences)
+        yield from (pair["paraphrase"] for pair in self.pairs)
+
+    def left(self, which: Callable[[str], bool] = bool) -> tuple[list[Row], list[Row]]:
+        """Sentences and pairs that are left, of those whose sentence id is wanted."""
+        left = self.is_left.tolist()
+        sentences = [row for row, is_left in zip(self.sentences, left, strict=False) if is_left and which(row["id"])]
+        pairs = zip(self.pairs, left[len(self.sentences) :], strict=True)
+        return sentences, [pair for pair, is_left in pairs if is_left and which(pair["sentence_id"])]
+
+    def leave_out(self, found: dict[int, tuple[str, Overlap]]) -> None:
+        """Takes out texts by their number; with a sentence go its pairs."""
+        gone: dict[str, tuple[str, Overlap]] = {}
+        for number, row in enumerate(self.sentences):
+            if number in found and self.is_left[number]:
+                gone[row["id"]] = found[number]
+                self._remove(number, *found[number], "sentence", row)
+        for number, pair in enumerate(self.pairs, len(self.sentences)):
+            if self.is_left[number] and pair["sentence_id"] in gone:
+                self._remove(number, *gone[pair["sentence_id"]], "anchor", pair)
+            elif self.is_left[number] and number in found:
+                self._remove(number, *found[number], "positive", pair)
+
+    def _remove(self, number: int, name: str, overlap: Overlap, where: str, row: Row) -> None:
+        self.is_left[number] = False
+        self.removed.append(
+            {"set": name, "reason": overlap.reason, "shared": overlap.shared, "field": where, "row": row}
         )
-        where = {row["id"]: i for i, (_, row) in enumerate(members)}
-        anchors = np.array([where[pair["sentence_id"]] for pair in chosen])
-        rng = np.random.default_rng([seed, index])
-        if negatives == "distant":
-            drawn = distant_negatives(pool, anchors, negatives_per_anchor, min_distance, rng)
-        else:
-            drawn = similar_length_negatives(pool, anchors, negatives_per_anchor, length_tolerance, rng)
-        rows[split] = [
-            _triplet(pair, groups[pair["sentence_id"]], [members[i][1]["text"] for i in picks])
-            for pair, picks in zip(chosen, drawn, strict=True)
-        ]
-    sizes = Counter(groups.values())
-    counts = {
-        "sentences": len(sentences),
-        "groups": len(sizes),
-        "groups_of_several_sentences": sum(size > 1 for size in sizes.values()),
-        "largest_group": max(sizes.values()),
-    }
-    return rows, counts
 
 
 def _strangers(sentences: list[Row], pairs: list[Row]) -> list[Row]:
     """Originals that are in no book, as sentences behind the books'."""
     known = {row["id"] for row in sentences}
-    found = {p["sentence_id"]: p for p in pairs if p["sentence_id"] not in known}
-    return [{"id": key, "text": p["original"], "source": p["source"]} for key, p in found.items()]
+    found: dict[str, Row] = {}
+    for pair in pairs:
+        key = pair["sentence_id"]
+        if key not in known and key not in found:
+            row = {"id": key, "text": pair["original"], "source": pair["source"], "section": pair.get("section", "")}
+            found[key] = row | ({"kind": "query"} if pair.get("kind") == "passage" else {})
+    return list(found.values())
 
 
-def _strata(sentences: list[Row], pairs: list[Row], groups: dict[str, str]) -> dict[str, str]:
-    """Each group's book; groups with and without paraphrases are told apart, so both are split in the same shares."""
-    paired = {groups[pair["sentence_id"]] for pair in pairs}
-    strata: dict[str, str] = {}
-    for row in sentences:
-        group = groups[row["id"]]
-        strata.setdefault(group, f"{'pairs' if group in paired else 'sentences'}: {row['source']}")
-    return strata
+def _separate(sieve: _Sieve, index: OverlapIndex, splits: dict[str, str]) -> None:
+    """Takes out of validation what it shares with test, and then out of train what it shares with either."""
+    ids = [row["id"] for row in sieve.sentences] + [pair["sentence_id"] for pair in sieve.pairs]
+    assigned = np.array([SPLITS.index(splits[key]) if key in splits else -1 for key in ids])
+    for rank in (1, 0):
+        ranks = np.where(sieve.is_left, assigned, -1)
+        found = {number: hit for number, hit in index.between(ranks).items() if ranks[number] == rank}
+        sieve.leave_out(
+            {
+                number: (f"the {SPLITS[top]} split", Overlap(f"{overlap.reason}_in_{SPLITS[top]}", overlap.shared))
+                for number, (top, overlap) in found.items()
+            }
+        )
 
 
-def _triplet(pair: Row, group: str, negatives: list[str]) -> Row:
+def _check_sizes(
+    parts: dict[str, Part], pairs: int, groups: dict[str, str], split: dict[str, Any], removed: list[Row]
+) -> None:
+    lost = sum("sentence_id" in row["row"] for row in removed)
+    for name, part in parts.items():
+        if not part.pairs and lost > pairs / 2:
+            raise UserError(
+                f"the {name} split is empty: {lost} of {pairs} pairs were left out because a text or a run of "
+                "prepare.ngram_words words is in another split or in an evaluation set, for example "
+                f"{removed[-1]['shared']!r}. Raise prepare.ngram_words, or give texts that repeat each other less"
+            )
+        if not part.pairs:
+            advice = "" if split["by"] == "group" else ", or set prepare.split.by to group"
+            raise UserError(
+                f"the {name} split is empty: {pairs} pairs in {len(set(groups.values()))} groups are too few for "
+                f"prepare.split.{name} = {split[name]:g}, split by {split['by']}. Add paraphrases or raise that share"
+                f"{advice}"
+            )
+
+
+def _counts(
+    sentences: list[Row],
+    groups: dict[str, str],
+    by: str,
+    shares: dict[str, float],
+    found: Counter[str],
+    assigned: Assignment,
+) -> dict[str, Any]:
+    sizes = Counter(groups.values())
+    units = len(assigned.units)
     return {
-        "id": pair["id"],
-        "group": group,
-        "anchor": pair["original"],
-        "positive": pair["paraphrase"],
-        "negatives": negatives,
-        "source": pair["source"],
-        "section": pair.get("section", ""),
-        "model": pair["model"],
+        "sentences": len(sentences),
+        "groups": len(sizes),
+        "groups_of_several_sentences": sum(size > 1 for size in sizes.values()),
+        "largest_group": max(sizes.values()),
+        "split": {
+            "by": by,
+            "units": units,
+            "largest_unit": max(assigned.units.values()),
+            "shares": {
+                name: {"asked": shares[name], "found": round(found[name] / found.total(), 4)} for name in SPLITS
+            },
+            **({"books": assigned.books} if assigned.books else {}),
+        },
     }

@@ -1,10 +1,8 @@
 from pathlib import Path
 
 import pytest
-from fpdf import FPDF
-from PIL import Image
 
-from cardioembed.corpus.cleaning import clean_pages
+from cardioembed.corpus.pages import Page
 from cardioembed.corpus.reading import find_books, name_books, read_pages
 from cardioembed.errors import UserError
 
@@ -12,7 +10,7 @@ from cardioembed.errors import UserError
 @pytest.fixture
 def shelf(tmp_path):
     folder = tmp_path / "books"
-    for name in ("b.md", "a.txt", "deep/c.PDF", "notes.docx", ".hidden.md", "deep/d.markdown"):
+    for name in ("b.md", "a.txt", "deep/c.PDF", "notes.docx", ".hidden.md", "deep/d.markdown", "e.html", "f.HTM"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
     return folder
@@ -22,24 +20,20 @@ def names(books):
     return [book.name for book in books]
 
 
-def write_pdf(path, *pages, **encryption):
-    pdf = FPDF()
-    if encryption:
-        pdf.set_encryption(**encryption)
-    pdf.set_font("Helvetica", size=12)
-    for text in pages:
-        pdf.add_page()
-        pdf.multi_cell(0, 8, text)
-    pdf.output(str(path))
-    return path
+def read(book, recognise=None, num_proc=1):
+    return list(read_pages(book, recognise, min_page_characters=25, num_proc=num_proc))
+
+
+def texts(book):
+    return [page.text for page in read(book)]
 
 
 def test_folder_gives_its_books_of_all_kinds_sorted(shelf):
-    assert names(find_books([str(shelf)])) == ["a.txt", "b.md", "c.PDF"]
+    assert names(find_books([str(shelf)])) == ["a.txt", "b.md", "c.PDF", "e.html", "f.HTM"]
 
 
 def test_files_and_globs_name_books_and_each_is_taken_once(shelf):
-    assert names(find_books([str(shelf / "b.md"), str(shelf / "*.md"), str(shelf)])) == ["a.txt", "b.md", "c.PDF"]
+    assert names(find_books([str(shelf / "b.md"), str(shelf / "*.md"), str(shelf / "deep")])) == ["b.md", "c.PDF"]
     assert names(find_books([str(shelf / "**" / "*.PDF")])) == ["c.PDF"]
 
 
@@ -56,7 +50,7 @@ def test_missing_place_says_what_to_give(tmp_path):
 
 def test_folder_without_a_book_says_so(tmp_path):
     (tmp_path / "slides.pptx").write_text("x")
-    with pytest.raises(UserError, match=r"holds no book\. .*\.md, \.txt, \.pdf files"):
+    with pytest.raises(UserError, match=r"holds no book\. .*\.md, \.txt, \.pdf, \.html, \.htm files"):
         find_books([str(tmp_path)])
 
 
@@ -89,20 +83,27 @@ def test_books_of_one_name_are_told_apart_by_their_folders(paths, names):
 def test_text_with_byte_order_mark_and_windows_or_old_mac_line_ends(tmp_path):
     path = tmp_path / "book.txt"
     path.write_bytes("\ufeffMénière\r\ntwo\rthree".encode())
-    assert read_pages(path) == ["Ménière\ntwo\nthree"]
+    assert read(path) == [Page(1, "Ménière\ntwo\nthree", "text")]
 
 
 def test_form_feeds_divide_a_text_into_pages(tmp_path):
     path = tmp_path / "book.txt"
     path.write_text("first\fsecond\f")
-    assert read_pages(path) == ["first", "second", ""]
+    assert read(path) == [Page(1, "first", "text"), Page(2, "second", "text"), Page(3, "", "blank")]
 
 
 def test_latin1_text_names_file_line_and_cure(tmp_path):
     path = tmp_path / "old.txt"
     path.write_bytes("The heart\nof Ménière\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"old\.txt, line 2: not UTF-8 text .*iconv -f latin1"):
-        read_pages(path)
+        read(path)
+
+
+def test_character_cut_off_at_the_end_of_a_long_text_names_its_last_line(tmp_path):
+    path = tmp_path / "cut.txt"
+    path.write_bytes(b"The heart beats.\n" * 50_000 + "Ménière".encode()[:2])
+    with pytest.raises(UserError, match=r"cut\.txt, line 50001: not UTF-8"):
+        read(path)
 
 
 @pytest.mark.parametrize("content", ["", " \n\t\r\n", "\f\f"])
@@ -110,68 +111,50 @@ def test_empty_text_names_the_file(tmp_path, content):
     path = tmp_path / "blank.md"
     path.write_text(content)
     with pytest.raises(UserError, match=r"blank\.md holds no text; mend it or leave it out"):
-        read_pages(path)
+        read(path)
 
 
-def test_born_digital_pdf_is_read_page_by_page(tmp_path):
-    first = "The QRS axis lies between -30 and +90 degrees (normal)."
-    second = "Give 2.5 mg/kg i.v. when LVEF is <35% & falling."
-    pages = read_pages(write_pdf(tmp_path / "book.pdf", first, second))
-    assert [page.split() for page in pages] == [first.split(), second.split()]
+def test_html_is_one_page_of_markdown(tmp_path):
+    path = tmp_path / "book.htm"
+    path.write_text("<h2>Valves</h2><p>The mitral valve has two leaflets.")
+    assert read(path) == [Page(1, "## Valves\n\nThe mitral valve has two leaflets.", "text")]
 
 
-def test_word_broken_at_a_line_end_of_a_pdf_is_joined(tmp_path):
-    text = "The treatment of heart failure starts early. In most patients the treat-\nment goes on for life."
-    blocks, counts = clean_pages(read_pages(write_pdf(tmp_path / "book.pdf", text)))
-    assert [block.text for block in blocks] == [text.replace("treat-\nment", "treatment")]
-    assert counts["hyphenations"] == 1
+def test_html_without_text_names_the_file(tmp_path):
+    path = tmp_path / "book.html"
+    path.write_text("<script>start()</script>")
+    with pytest.raises(UserError, match=r"book\.html holds no text; mend it"):
+        read(path)
 
 
-def test_sentence_over_a_page_border_of_a_pdf_is_joined_without_its_page_number(tmp_path):
-    path = write_pdf(tmp_path / "book.pdf", "The left ventricle receives blood from the\n12", "left atrium.\n13")
-    blocks, counts = clean_pages(read_pages(path))
-    assert [block.text for block in blocks] == ["The left ventricle receives blood from the left atrium."]
-    assert counts["page_numbers"] == 2
+def test_pages_come_as_they_are_asked_for(tmp_path):
+    path = tmp_path / "old.txt"
+    path.write_bytes(b"first\f" + b"x" * 2_000_000 + b"\f\xe9")
+    pages = read_pages(path, None, min_page_characters=25, num_proc=1)
+    assert next(pages) == Page(1, "first", "text")
+    with pytest.raises(UserError, match="not UTF-8"):
+        list(pages)
 
 
-def test_running_header_of_pdf_pages_is_dropped(tmp_path):
-    names = ("mitral", "aortic", "tricuspid", "pulmonary")
-    pages = [f"Handbook of Cardiology\nThe {name} valve has thin leaflets.\n{n}" for n, name in enumerate(names, 1)]
-    blocks, _ = clean_pages(read_pages(write_pdf(tmp_path / "book.pdf", *pages)))
-    assert [block.text for block in blocks] == [f"The {name} valve has thin leaflets." for name in names]
+def test_picture_pages_without_ocr_failed_and_blank_ones_are_blank(tmp_path, write_scan):
+    book = write_scan(tmp_path / "book.pdf", None, "Scanned.", "", digital="The heart has four chambers, two atria.")
+    assert read(book) == [
+        Page(1, "The heart has four chambers, two atria.", "text"),
+        Page(2, "", "failed", "a picture without text; set merge.ocr.engine"),
+        Page(3, "", "blank"),
+    ]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9])
-def test_truncated_pdf_names_the_file_and_the_cure(tmp_path, share):
-    whole = write_pdf(tmp_path / "book.pdf", "The heart has four chambers.").read_bytes()
-    path = tmp_path / "cut.pdf"
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=r"cut\.pdf cannot be opened as a PDF .*cut short; download or export it again"):
-        read_pages(path)
+def test_book_of_pictures_without_ocr_names_the_setting(tmp_path, write_scan):
+    book = write_scan(tmp_path / "scan.pdf", "The heart.", "The aorta.", "")
+    expected = r"scan\.pdf holds no text \(2 of 3 pages: a picture without text; set merge\.ocr\.engine\); mend it"
+    with pytest.raises(UserError, match=expected):
+        read(book)
 
 
-def test_encrypted_pdf_asks_for_a_copy_without_password(tmp_path):
-    path = write_pdf(tmp_path / "locked.pdf", "The heart.", owner_password="owner", user_password="user")
-    with pytest.raises(UserError, match=r"locked\.pdf cannot be opened .*save a copy without the password"):
-        read_pages(path)
-
-
-def test_pdf_that_only_limits_printing_is_read(tmp_path):
-    path = write_pdf(tmp_path / "open.pdf", "The heart has four chambers.", owner_password="owner")
-    assert read_pages(path) == ["The heart has four chambers."]
-
-
-def test_image_only_pdf_points_to_ocr(tmp_path):
-    pdf = FPDF()
-    pdf.add_page()
-    pdf.image(Image.new("RGB", (40, 40), "white"), w=100)
-    pdf.output(str(tmp_path / "scan.pdf"))
-    with pytest.raises(UserError, match=r"scan\.pdf holds no text \(scanned pages\? run an OCR tool"):
-        read_pages(tmp_path / "scan.pdf")
-
-
-def test_text_file_named_pdf_is_refused(tmp_path):
-    path = tmp_path / "book.pdf"
-    path.write_text("The heart has four chambers.")
-    with pytest.raises(UserError, match=r"book\.pdf cannot be opened as a PDF"):
-        read_pages(path)
+def test_page_that_cannot_be_loaded_fails_alone(tmp_path, write_broken_pdf):
+    first, second, third = read(write_broken_pdf(tmp_path / "book.pdf"))
+    assert first == Page(1, "The heart has four chambers.", "text")
+    assert third == Page(3, "The heart has four chambers.", "text")
+    assert (second.text, second.origin) == ("", "failed")
+    assert second.problem == "the PDF's page cannot be read (Failed to load page.)"

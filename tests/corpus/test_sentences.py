@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import fpdf
 import pytest
 
 from cardioembed.corpus.reading import find_books
@@ -142,3 +143,71 @@ def test_every_sample_book_and_section_is_represented(sample):
     assert len(sample.books) == 7
     assert all(counts["sentences"] > 200 for counts in sample.books.values())
     assert all(row["section"] for row in sample.sentences)
+
+
+NEAR = (
+    "In constrictive pericarditis the rigid pericardium holds the total volume of the heart constant, so that the "
+    "filling of one ventricle comes at the cost of the other and the septum bounces with breathing"
+)
+
+
+def near(books, later, **options):
+    corpus = build_corpus(books(a=f"{NEAR}.", b=later), **LIMITS, near_duplicate_jaccard=0.9, **options)
+    return [row["text"] for row in corpus.sentences], corpus
+
+
+def test_near_duplicate_that_states_the_same_is_left_out_and_its_book_kept(books):
+    texts, corpus = near(books, f"{NEAR} cycle.\n\nAnother sentence stands here.")
+    assert texts == [f"{NEAR}.", "Another sentence stands here."]
+    assert corpus.sentences[0]["sources"] == ["a", "b"]
+    (rejected,) = corpus.rejected
+    assert (rejected["reason"], rejected["kept"]) == ("sentence_near_duplicate", corpus.sentences[0]["id"])
+    assert corpus.aliases == {rejected["row"]["id"]: corpus.sentences[0]["id"]}
+    assert (corpus.books["b"]["sentences"], corpus.books["b"]["near_duplicates"]) == (1, 1)
+
+
+@pytest.mark.parametrize("ending", ["not", "2", "left", "increases"])
+def test_near_duplicate_that_states_something_else_is_kept(books, ending):
+    assert len(near(books, f"{NEAR} {ending}.")[0]) == 2
+
+
+def test_none_keeps_near_duplicates(books):
+    corpus = build_corpus(books(a=f"{NEAR}.", b=f"{NEAR} cycle."), **LIMITS, near_duplicate_jaccard=None)
+    assert len(corpus.sentences) == 2
+
+
+def test_book_of_several_windows_gives_the_same_from_one_process_and_from_two(books):
+    chapters = "".join(
+        f"# Chapter {number}\n\n" + " ".join(f"Vessel {number} {i} carries blood to region {i}." for i in range(900))
+        + "\n\n"
+        for number in range(120)
+    )  # fmt: skip
+    path = books(long=chapters)
+    assert len(chapters) > 2 * 2_000_000
+    one, two = (build_corpus(path, **LIMITS, num_proc=n) for n in (1, 2))
+    assert one == two
+    assert len(one.sentences) == 120 * 900
+    wrong = [row for row in one.sentences if row["section"].split()[1] != row["text"].split()[1]]
+    assert wrong == []  # a section goes on from one window to the next
+
+
+def test_pages_that_gave_no_text_are_listed(tmp_path):
+    scan = fpdf.FPDF()
+    scan.set_font("helvetica", size=12)
+    scan.add_page()
+    scan.multi_cell(0, text="The mitral valve has two leaflets. It closes in every systole.")
+    scan.add_page()
+    scan.rect(20, 20, 100, 100, style="F")
+    scan.add_page()
+    scan.output(str(tmp_path / "scan.pdf"))
+    corpus = build_corpus([tmp_path / "scan.pdf"], **LIMITS, min_page_characters=25)
+    assert [row["text"] for row in corpus.sentences] == [
+        "The mitral valve has two leaflets.",
+        "It closes in every systole.",
+    ]
+    (failed,) = corpus.failed_pages
+    assert failed["file"].endswith("scan.pdf")
+    assert failed["page"] == 2
+    assert "merge.ocr.engine" in failed["reason"]
+    counts = corpus.books["scan"]
+    assert (counts["pages"], counts["pages_failed"], counts["pages_blank"]) == (3, 1, 1)

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from cardioembed.paraphrases.fidelity import check_paraphrase, numbers
+from cardioembed.paraphrases.fidelity import check_paraphrase
+from cardioembed.paraphrases.quantities import numbers
+from cardioembed.triplets.counterfactuals import counterfactuals
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "paraphrases"
 LIMITS = {"min_characters": 20, "max_characters": 1000, "min_length_ratio": 0.4, "max_length_ratio": 2.5}
@@ -63,7 +65,6 @@ def test_same_numbers_in_other_words_pass(original, paraphrase):
         ("Give 300 mg of aspirin at once.", "Aspirin is given at once by mouth.", "lost 300"),
         ("Give aspirin at once by mouth.", "Aspirin 300 mg is swallowed at once.", "added 300"),
         ("The dose is 2.5 mg of warfarin.", "Warfarin is dosed at 25 mg a day.", "lost 2.5; added 25"),
-        ("The dose is 0.5 mg of warfarin.", "Warfarin is dosed at .5 mg a day.", "lost 0.5"),
         ("Potassium above 6.5 mmol/L needs calcium.", "Calcium is given above 5.6 mmol/L.", "lost 6.5; added 5.6"),
         ("Wait 24 to 48 hours before surgery.", "Surgery waits for 24 to 72 hours.", "lost 48; added 72"),
         ("Repeat after 3 and 6 hours from the start.", "Repeat after two and six hours from the start.", "lost 3"),
@@ -298,7 +299,6 @@ def test_nearly_all_sample_paraphrases_pass_and_the_planted_bad_ones_do_not():
             if rejection := check(row[first], row[second]):
                 refused[row["id"]] = rejection.reason
     assert rows > 3400
-    assert len(refused) <= 0.01 * rows
     planted = {
         "c90001": "numbers_changed",
         "c90002": "prompt_echo",
@@ -310,3 +310,49 @@ def test_nearly_all_sample_paraphrases_pass_and_the_planted_bad_ones_do_not():
         "f90004": "length_drift",
     }
     assert {key: refused.get(key) for key in planted} == planted
+    assert len(refused) - len(planted) <= 15
+
+
+def test_nearly_all_sentences_with_one_meaning_changed_are_refused():
+    lines = (SAMPLE / "close.jsonl").read_text(encoding="utf-8").splitlines()[::10]
+    texts = [json.loads(line)["original"] for line in lines]
+    pairs = [(text, changed.text) for text in texts for changed in counterfactuals(text)]
+    assert len(pairs) > 500
+    assert sum(check(*pair) is not None for pair in pairs) >= 0.97 * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "expected"),
+    [
+        (ADENOSINE, "腺苷在几秒钟内终止心动过速，这是一种常用的治疗方法。", "language_changed"),
+        ("Troponin rises after infarction.", "Troponin levels fall after infarction.", "direction_changed"),
+        ("Give it at a dose of 20 mg or more.", "Give it at a dose of 20 mg or less.", "comparator_changed"),
+        ("The tablet is taken once daily.", "The tablet is taken twice daily.", "frequency_changed"),
+        ("The stenosis found was severe.", "The stenosis found was mild.", "severity_changed"),
+        (
+            "Acute regurgitation is poorly tolerated.",
+            "Chronic regurgitation is badly tolerated.",
+            "temporality_changed",
+        ),
+        ("Verapamil is contraindicated in it.", "Verapamil is recommended in it.", "role_changed"),
+    ],
+)
+def test_reason_code_of_each_new_gate(original, paraphrase, expected):
+    assert reason(original, paraphrase) == expected
+
+
+def test_language_is_not_checked_where_none_is_given():
+    text = "La adenosina termina la taquicardia en unos segundos y es segura para los pacientes."
+    assert reason(ADENOSINE, text) == "language_changed"
+    assert check(ADENOSINE, text, language=None) is None
+
+
+@pytest.mark.parametrize(
+    "paraphrase",
+    [
+        "Termination Of Tachycardia By Adenosine",
+        "ADENOSINE FOR SUPRAVENTRICULAR TACHYCARDIA",
+    ],
+)
+def test_titles_are_headings(paraphrase):
+    assert reason(ADENOSINE, paraphrase) == "heading"

@@ -4,11 +4,14 @@ import pytest
 
 from cardioembed.errors import UserError
 from cardioembed.paraphrases.merging import find_paraphrase_files, merge_paraphrases
+from cardioembed.records import normalise, text_id
 
 LIMITS = {"min_characters": 20, "max_characters": 1000, "min_length_ratio": 0.4, "max_length_ratio": 2.5}
+T1, T2 = "Adenosine terminates the tachycardia.", "The mitral valve has two leaflets."
+S1, S2 = (text_id(normalise(text)) for text in (T1, T2))
 SENTENCES = [
-    {"id": "s1", "text": "Adenosine terminates the tachycardia.", "source": "drugs", "section": "1 Rhythm"},
-    {"id": "s2", "text": "The mitral valve has two leaflets.", "source": "valves", "section": "2 Anatomy"},
+    {"id": S1, "text": T1, "source": "drugs", "section": "1 Rhythm"},
+    {"id": S2, "text": T2, "source": "valves", "section": "2 Anatomy"},
 ]
 A1 = "The tachycardia is ended by adenosine."
 A2 = "Adenosine brings the tachycardia to an end."
@@ -47,7 +50,7 @@ def test_every_paraphrase_of_every_sentence_is_merged_in_the_order_of_the_senten
     one = write("one.jsonl", row(SENTENCES[1]["text"], M1), row(SENTENCES[0]["text"], A1))
     two = write("two.jsonl", row(SENTENCES[0]["text"], A2), row(SENTENCES[1]["text"], M2))
     merged = merge(one, two)
-    assert found(merged) == [("s1", A1), ("s1", A2), ("s2", M1), ("s2", M2)]
+    assert found(merged) == [(S1, A1), (S1, A2), (S2, M1), (S2, M2)]
     assert len({pair["id"] for pair in merged.pairs}) == 4
     assert [merged.counts[str(path)]["kept"] for path in (one, two)] == [2, 2]
 
@@ -58,7 +61,7 @@ def test_both_key_spellings_are_read_even_in_one_file(write):
         row(SENTENCES[0]["text"], A1),
         {"sentence": SENTENCES[1]["text"], "paraphrased": M1},
     )
-    assert found(merge(file)) == [("s1", A1), ("s2", M1)]
+    assert found(merge(file)) == [(S1, A1), (S2, M1)]
 
 
 def test_merged_row_takes_text_source_and_section_from_the_book(write):
@@ -73,7 +76,7 @@ def test_merged_row_takes_text_source_and_section_from_the_book(write):
         "paraphrase": A1,
         "source": "drugs",
         "section": "1 Rhythm",
-        "sentence_id": "s1",
+        "sentence_id": S1,
         "model": "gpt-x",
     }
 
@@ -85,7 +88,7 @@ def test_model_is_the_file_name_where_a_row_names_none(write):
 
 def test_noisy_original_is_matched_after_cleaning(write):
     file = write("ocr.jsonl", row("The **mitral** valve has two lea\ufb02ets [12] (see Fig. 2).", M1))
-    assert found(merge(file)) == [("s2", M1)]
+    assert found(merge(file)) == [(S2, M1)]
 
 
 def test_original_that_is_in_no_book_is_kept_under_its_own_source(write):
@@ -98,7 +101,7 @@ def test_original_that_is_in_no_book_is_kept_under_its_own_source(write):
     )
     merged = merge(file)
     assert [pair["source"] for pair in merged.pairs] == ["drugs", "atlas", "extra"]
-    assert merged.pairs[1]["sentence_id"] == merged.pairs[2]["sentence_id"] not in ("s1", "s2")
+    assert merged.pairs[1]["sentence_id"] == merged.pairs[2]["sentence_id"] not in (S1, S2)
     assert merged.counts[str(file)]["not_in_books"] == 2
 
 
@@ -106,7 +109,7 @@ def test_same_pair_is_kept_once_across_files(write):
     one = write("one.jsonl", row(SENTENCES[0]["text"], A1))
     two = write("two.jsonl", row("adenosine terminates the tachycardia", A1.upper()), row(SENTENCES[0]["text"], A2))
     merged = merge(one, two)
-    assert found(merged) == [("s1", A1), ("s1", A2)]
+    assert found(merged) == [(S1, A1), (S1, A2)]
     assert reasons(merged) == [(1, "duplicate_pair")]
     assert merged.rejected[0]["file"].endswith("two.jsonl")
 
@@ -133,7 +136,7 @@ def test_rejects_carry_file_line_reason_detail_and_row(write):
     ]
     bad_lines = [b"{broken", b"[1]", json.dumps(row(text, "Adénosine ends it."), ensure_ascii=False).encode("latin-1")]
     merged = merge(write("bad.jsonl", good, *refused, *bad_lines))
-    assert found(merged) == [("s1", A1)]
+    assert found(merged) == [(S1, A1)]
     assert reasons(merged) == [
         (2, "copy"),
         (3, "refusal"),
@@ -153,10 +156,11 @@ def test_rejects_carry_file_line_reason_detail_and_row(write):
     assert merged.rejected[10]["row"] == "{broken"
     assert all(rejected["file"].endswith("bad.jsonl") and rejected["detail"] for rejected in merged.rejected)
     details = [merged.rejected[i]["detail"] for i in (6, 8, 9)]
+    needed = "needs 'original' and 'paraphrase' or 'sentence' and 'paraphrased' or 'query' and 'passage'"
     assert details == [
         "'paraphrase' must be text, it is a NoneType",
-        "needs 'original' and 'paraphrase' or 'sentence' and 'paraphrased'; has 'original', 'paraphrased'",
-        "needs 'original' and 'paraphrase' or 'sentence' and 'paraphrased'; has nothing",
+        f"{needed}; has 'original', 'paraphrased'",
+        f"{needed}; has nothing",
     ]
 
 
@@ -187,7 +191,7 @@ def test_markup_does_not_carry_a_copy_or_an_empty_text_through(write, paraphrase
 
 def test_markup_of_a_valid_paraphrase_is_removed(write):
     merged = merge(write("a.jsonl", row(SENTENCES[0]["text"], f"<p>{A1}</p>"), row(SENTENCES[1]["text"], f" {M1}\n")))
-    assert found(merged) == [("s1", A1), ("s2", M1)]
+    assert found(merged) == [(S1, A1), (S2, M1)]
 
 
 def test_half_an_emoji_is_refused_or_can_be_written(write):
@@ -221,3 +225,48 @@ def test_missing_file_says_how_to_go_on_without(tmp_path):
         find_paraphrase_files([str(tmp_path / "none.jsonl")])
     with pytest.raises(UserError, match="no file matches"):
         find_paraphrase_files([str(tmp_path)])
+
+
+def test_pairs_are_the_same_from_one_process_and_from_two(write):
+    rows = [
+        row(f"Chamber number {i} of the heart fills in diastole.", f"Diastole is when chamber {i} of the heart fills.")
+        for i in range(16_000)
+    ]
+    rows[500] = row(T1, T1)
+    file = write("many.jsonl", *rows)
+    assert file.stat().st_size > 2_000_000  # smaller files are judged in one process
+    one, two = (merge_paraphrases([file], SENTENCES, **LIMITS, num_proc=n) for n in (1, 2))
+    assert (one.pairs, one.rejected, one.counts) == (two.pairs, two.rejected, two.counts)
+    assert [rejected["reason"] for rejected in one.rejected] == ["copy"]
+    assert len(one.pairs) == 15_999
+
+
+def test_original_that_was_left_out_as_a_near_duplicate_gets_the_kept_sentence(write):
+    near = "Adenosine usually terminates the tachycardia."
+    file = write("a.jsonl", row(near, A1), row(T1, A1), row(near, A2))
+    merged = merge_paraphrases([file], SENTENCES, aliases={text_id(normalise(near)): S1}, **LIMITS)
+    assert [(pair["sentence_id"], pair["original"], pair["paraphrase"]) for pair in merged.pairs] == [
+        (S1, T1, A1),
+        (S1, T1, A2),
+    ]
+    assert reasons(merged) == [(2, "duplicate_pair")]
+    assert merged.counts[str(file)]["not_in_books"] == 0
+
+
+def test_query_passage_pairs_are_judged_by_relevance_not_as_paraphrases(write):
+    passage = "Adenosine blocks the atrioventricular node for seconds. It ends most re-entrant tachycardias. " * 4
+    file = write(
+        "passages.jsonl",
+        {"query": "adenosine SVT", "passage": passage, "relevance": 0.9},
+        row("how is SVT ended?", passage, kind="passage", relevance=0.5, sentence_ids=[S1]),
+        row("adenosine half-life", passage, kind="passage", relevance=0.4),
+        row("adenosine dose", passage, kind="passage", relevance="high"),
+        row("adenosine", " ", kind="passage"),
+    )
+    merged = merge_paraphrases([file], SENTENCES, **LIMITS, min_relevance=0.5)
+    assert [(pair["original"], pair["kind"]) for pair in merged.pairs] == [
+        ("adenosine SVT", "passage"),
+        ("how is SVT ended?", "passage"),
+    ]
+    assert merged.pairs[1]["sentence_ids"] == [S1]
+    assert reasons(merged) == [(3, "below_min_relevance"), (4, "wrong_type"), (5, "empty")]

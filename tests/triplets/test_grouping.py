@@ -74,3 +74,35 @@ def test_long_chain_of_links_does_not_exhaust_the_stack():
     rows = [sentence(f"{n:05}", f"word{n}") for n in range(5000)]
     pairs = [pair(f"{n + side:05}", f"link{n}") for n in range(4999) for side in (0, 1)]
     assert set(group_sentences(rows, pairs, 0.8).values()) == {"00000"}
+
+
+def passage(key, text, unit, sentence_ids=()):
+    return {"sentence_id": key, "paraphrase": text, "kind": "passage", "unit": unit, "sentence_ids": list(sentence_ids)}
+
+
+def test_pairs_of_one_unit_and_the_sentences_of_its_section_share_a_group():
+    rows = [
+        sentence("a", A),
+        sentence("b", B),
+        sentence("c", C),
+        sentence("q1", "What pumps?"),
+        sentence("q2", "Where?"),
+    ]
+    pairs = [passage("q1", "The heart does.", "u1", ["b", "gone"]), passage("q2", "At the apex.", "u1", ["b"])]
+    assert group_sentences(rows, pairs, 0.8) == {"a": "a", "b": "b", "c": "c", "q1": "b", "q2": "b"}
+
+
+def test_units_without_sentences_are_kept_together_too():
+    rows = [sentence("q1", "What pumps?"), sentence("q2", "Where?"), sentence("q3", "When?")]
+    pairs = [
+        passage("q1", "One note.", "n1"),
+        passage("q2", "A second note.", "n2"),
+        passage("q3", "Of the first.", "n1"),
+    ]
+    assert group_sentences(rows, pairs, 0.8) == {"q1": "q1", "q2": "q2", "q3": "q1"}
+
+
+def test_query_of_two_units_joins_them():
+    rows = [sentence("a", A), sentence("b", B), sentence("q", "What pumps?")]
+    pairs = [passage("q", "One answer here.", "u1", ["a"]), passage("q", "Another answer.", "u2", ["b"])]
+    assert set(group_sentences(rows, pairs, 0.8).values()) == {"a"}

@@ -1,0 +1,145 @@
+"""Whether a denial went missing between two texts, or came in."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from cardioembed.paraphrases.denying import DENIERS, DENYING_VERBS, is_new, may_deny, new_denials
+from cardioembed.paraphrases.meaning import same_end
+from cardioembed.paraphrases.numerals import complement
+from cardioembed.paraphrases.tables import load_tables
+from cardioembed.paraphrases.wording import Wording
+
+# "no less than 40", "not only": limits and emphasis, not denials.
+_LIMITED = frozenset(
+    "less more lower higher smaller larger greater longer shorter later earlier fewer worse above below only merely "
+    "beyond under over exceed exceeds exceeded exceeding surpass surpasses surpassing reach reaches reaching delay "
+    "exception fail interruption just".split()
+)
+# A paraphrase may bring in "no" or "without" to put a plain fact another way; a new "not" is a change of claim.
+_CLAIMING = frozenset("not never cannot nothing".split()) | {word for word, to in DENYING_VERBS.items() if to == "to"}
+_REACH = 6
+_UNEVEN = re.compile(r"%|per ?cent|third|half|quarter|fifth| in | of ")
+_OPPOSITE = re.compile(
+    r"un|in|im|ir|non|dis|contraindic|exclu|rul|prevent|preclud|avoid|fail|lack|absen|refus|withh|forbid|prohibit|harm|den|"
+    r"rare|seldom|stop|loss|lose|miss|adverse|abnormal|asympt|resist|refract"
+)
+_PREFIX = re.compile(r"(?:un|in|im|ir|non)(?=[a-z]{5})")
+
+
+class Denial(NamedTuple):
+    """A denying word.
+
+    Attributes:
+        word: The word itself.
+        free: Whether it makes a claim: not part of a limit ("no less than") or of a phrase ("not uncommon").
+        bound: Whether it is part of a phrase that has a meaning of its own.
+        scope: The places of the first two words of content behind it.
+        keys: Their keys.
+        near: The keys of all words around it, where the passive voice may have put what is denied.
+    """
+
+    word: str
+    free: bool
+    bound: bool
+    scope: tuple[int, ...]
+    keys: frozenset[str]
+    near: frozenset[str]
+
+
+def negation_change(original: Wording, paraphrase: Wording) -> str | None:
+    """A denial that went missing or came in, or None.
+
+    Denials of the same thing are paired off first. What the one that is left over denies must be said in the other
+    text, too, and nothing new there may deny it in another way: "persists" for "does not improve" is no change.
+    """
+    if not (may_deny(original) or may_deny(paraphrase)) or not same_end(original, paraphrase):
+        return None
+    if _UNEVEN.search(original.text) and complement(original.text, paraphrase.text):
+        return None
+    before, after = _denials(original), _denials(paraphrase)
+    lost, added = _unpaired(before, after), _unpaired(after, before)
+    if lost and not any(not denial.bound for denial in added):
+        if denial := next((one for one in lost if _is_gone(one, original, paraphrase)), None):
+            return f"lost the negation {_as_written(denial.word, original)!r}"
+    if added and not any(not denial.bound for denial in lost):
+        claims = (one for one in added if one.word in _CLAIMING or one.word.endswith("n't"))
+        if denial := next((one for one in claims if _is_gone(one, paraphrase, original)), None):
+            return f"added the negation {_as_written(denial.word, paraphrase)!r}"
+    return None
+
+
+def _as_written(word: str, wording: Wording) -> str:
+    return next((token for token in re.findall(r"[\w']+", wording.text) if token.lower() == word), word)
+
+
+def tells_the_rest(first: Wording, second: Wording) -> set[str]:
+    """The numbers of a share whose rest the other text tells, with the opposite said of it: "5% died", "95% lived"."""
+    if ("survival" in first.keys and "death" in second.keys) or ("death" in first.keys and "survival" in second.keys):
+        return complement(first.text, second.text)
+    if may_deny(first) != may_deny(second) or new_denials(first, second) or new_denials(second, first):
+        return complement(first.text, second.text)
+    return set()
+
+
+def _denials(wording: Wording) -> list[Denial]:
+    words, found = wording.words, []
+    for place, word in enumerate(words):
+        if word in DENIERS or word.endswith("n't"):
+            behind = words[place + 1 : place + 4]
+            if (wanted := DENYING_VERBS.get(word)) and behind[:1] != [wanted]:
+                continue
+            bound = place in wording.bound
+            content = [at for at in range(place + 1, min(place + 13, len(words))) if wording.keys[at]]
+            scope = tuple(content[: 1 if word == "non" else 2])
+            keys = frozenset(wording.keys[at] for at in scope)
+            near = keys.union(filter(None, wording.keys[max(0, place - 5) : place + 7]))
+            found.append(Denial(word, not bound and _LIMITED.isdisjoint(behind[:2]), bound, scope, keys, near))
+    return found
+
+
+def _unpaired(denials: list[Denial], others: list[Denial]) -> list[Denial]:
+    """Those that no denial of the other text matches in what is denied."""
+    return [one for one in denials if all(one.keys.isdisjoint(o.near) and o.keys.isdisjoint(one.near) for o in others)]
+
+
+def _is_gone(denial: Denial, first: Wording, second: Wording) -> bool:
+    """Whether a text says what the other denies, and has nothing new that may deny it without a negator."""
+    if not denial.free or denial.keys.isdisjoint(second.keys) or new_denials(second, first):
+        return False
+    if any(_OPPOSITE.match(first.words[at]) and is_new(first, at, second) for at in denial.scope):
+        return False  # a denial of a denial: "is not a contraindication" is "may be given"
+    rivals, end = 0, denial.scope[-1] + _REACH
+    for at, sure, _ in first.meanings:
+        if denial.scope[0] <= at <= end:
+            for place in bits(sure):
+                rivals |= load_tables().rivals[place]
+    return not rivals & second.possible & ~first.possible
+
+
+def bits(number: int):
+    """The places of the ones in a number."""
+    while number:
+        low = number & -number
+        yield low.bit_length() - 1
+        number ^= low
+
+
+def prefix_change(original: Wording, paraphrase: Wording) -> str | None:
+    """A word that was exchanged for its opposite in un-, in-, non- and the like, or None.
+
+    With a denial in either text "not reversible" may stand for "irreversible"; such pairs are left alone.
+    """
+    if may_deny(original) or may_deny(paraphrase):
+        return None
+    before, after = original.vocabulary - paraphrase.vocabulary, paraphrase.vocabulary - original.vocabulary
+    for first, second, text, other in (
+        (before, after, paraphrase, original),
+        (after, before, original, paraphrase),
+    ):
+        for word in first:
+            prefix = _PREFIX.match(word)
+            if prefix and word[prefix.end() :] in second and not new_denials(text, other):
+                return f"{word} against {word[prefix.end() :]}"
+    return None

@@ -1,0 +1,1 @@
+"""Language models that write pairs: prompts, requests, answers on disk."""

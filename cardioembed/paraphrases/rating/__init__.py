@@ -1,0 +1,1 @@
+"""Two people judge pairs: blind sheets and their agreement."""

@@ -1,0 +1,145 @@
+import pytest
+import yaml
+
+from cardioembed.paraphrases.denials import negation_change, prefix_change
+from cardioembed.paraphrases.comparisons import comparison_change
+from cardioembed.paraphrases.exchanges import exchange
+from cardioembed.paraphrases.meaning import name_change, pole_change
+from cardioembed.paraphrases.roles import role_reversal
+from cardioembed.paraphrases.wording import Wording, load_tables
+
+
+def judged(gate, original, paraphrase):
+    return gate(Wording(original), Wording(paraphrase))
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "reason"),
+    [
+        ("Troponin rises after infarction.", "After infarction the troponin level falls.", "direction_changed"),
+        ("Nitrates reduce preload in people.", "In people preload is raised by nitrates.", "direction_changed"),
+        ("Exercise training improves the outlook.", "The outlook worsens with exercise training.", "direction_changed"),
+        ("The drug prolongs the QT interval.", "It shortens the interval called QT.", "direction_changed"),
+        ("Stenosis of the valve is mild.", "The narrowing of the valve is severe.", "severity_changed"),
+        ("A transient rise is usual.", "The increase is usually permanent.", "temporality_changed"),
+        ("Systolic pressure is high in the elderly.", "The old have high diastolic pressure.", "temporality_changed"),
+        ("Chronic regurgitation dilates the chamber.", "Acute leakage widens the chamber.", "temporality_changed"),
+        ("It is given before surgery at all ages.", "At all ages it is given after surgery.", "temporality_changed"),
+        ("The left ventricle fills slowly.", "Filling of the RV is slow.", "laterality_changed"),
+        ("The proximal vessel is diseased.", "Disease affects the distal part.", "laterality_changed"),
+        ("A right-to-left shunt is seen.", "Blood crosses from left to right.", "laterality_changed"),
+        ("Mitral stenosis is rheumatic.", "Rheumatic disease narrows the tricuspid valve.", "name_changed"),
+        ("Atrial arrhythmia is frequent.", "Ventricular rhythm trouble is common.", "name_changed"),
+        ("Stenosis of the valve is loud.", "Incompetence of the valve is loud.", "name_changed"),
+        ("The LAD is occluded.", "The circumflex is occluded.", "name_changed"),
+        ("Verapamil is contraindicated here.", "The drug of choice here is verapamil.", "role_changed"),
+        ("Left atrial and right ventricular size.", "Right atrial and left ventricular size.", "laterality_changed"),
+    ],
+)  # fmt: skip
+def test_assertion_that_turned_into_its_rival(original, paraphrase, reason):
+    assert judged(pole_change, original, paraphrase)[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("Troponin rises after infarction.", "Troponin climbs following infarction."),
+        ("Hydralazine reduces afterload.", "Hydralazine lowers afterload."),
+        ("LAD disease is common.", "Disease of the left anterior descending artery is frequent."),
+        ("The AF is permanent.", "Atrial fibrillation is there for good and permanent."),
+        ("MR dilates the LA.", "Mitral regurgitation enlarges the left atrium."),
+        ("Levels are lower in obese than in lean people.", "Lean people have higher levels than obese ones."),
+        ("Stenting comes after angiography.", "Angiography comes before stenting."),
+        ("The left or the right atrium dilates.", "The right atrium or the left one dilates."),
+        ("Severe disease does not improve.", "Severe disease goes on, and it may worsen."),
+        ("A rate of 60 per minute or lower.", "A rate no higher than 60 per minute."),
+    ],
+)
+def test_same_assertion_passes(original, paraphrase):
+    assert judged(pole_change, original, paraphrase) is None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "detail"),
+    [
+        ("Bisoprolol is stopped.", "Carvedilol is withheld.", "bisoprolol became carvedilol"),
+        ("Statins are first.", "Beta-blockers come first.", "statin became beta blocker"),
+        ("Hyperkalaemia is feared.", "Hypokalemia is feared.", "hyper became hypo"),
+        ("Tachycardia is common.", "Bradycardia is common.", "tachy became brady"),
+        ("Apixaban is stopped.", "Vitamin K antagonists are stopped.", "apixaban became vitamin K antagonist"),
+    ],
+)
+def test_name_that_gave_way_to_a_rival(original, paraphrase, detail):
+    assert judged(name_change, original, paraphrase) == detail
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("Metoprolol slows the rate.", "The beta-blocker slows the rate."),
+        ("Anticoagulants prevent stroke.", "Stroke is prevented by apixaban."),
+        ("Frusemide is given.", "Furosemide is given."),
+        ("Epinephrine is given.", "Adrenaline is given."),
+        ("GTN spray helps.", "Glyceryl trinitrate spray helps."),
+    ],
+)
+def test_drug_and_its_class_or_other_spelling_pass(original, paraphrase):
+    assert judged(name_change, original, paraphrase) is None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "expected"),
+    [
+        ("It rises, then it falls.", "It falls, then it falls.", "direction_changed"),
+        ("The defect is reversible in all.", "The defect is irreversible in all.", "negation_changed"),
+        ("Statins reduce the risk here.", "Statins do not reduce the risk here.", "negation_changed"),
+        ("The test fails in a few people.", "The test does not fail in a few people.", "negation_changed"),
+    ],
+)
+def test_exchange_in_one_place(original, paraphrase, expected):
+    assert judged(exchange, original, paraphrase)[0] == expected
+
+
+def test_synonym_in_one_place_passes():
+    assert judged(exchange, "The level rises in all patients.", "The level climbs in all patients.") is None
+
+
+def test_prefix_against_bare_word_is_a_change_unless_denied():
+    assert judged(prefix_change, "The damage is irreversible here.", "Here the damage is reversible.") is not None
+    assert judged(prefix_change, "The damage is irreversible here.", "Here the damage is not reversible.") is None
+
+
+def test_denial_counts_only_for_what_the_other_text_affirms():
+    assert judged(negation_change, "The drug is safe.", "The drug is not safe.") == "added the negation 'not'"
+    assert judged(negation_change, "Symptoms persist.", "The patient does not get well.") is None
+
+
+def test_cause_and_consequence_that_changed_places():
+    original = "Pacing of the apex causes dysfunction of the muscle."
+    assert judged(role_reversal, original, "Dysfunction of the muscle causes pacing of the apex.") is not None
+    assert judged(role_reversal, original, "Dysfunction of the muscle is caused by pacing of the apex.") is None
+
+
+def test_sides_of_a_comparison_that_changed_places():
+    original = "Surgery costs more than medication."
+    assert judged(comparison_change, original, "Medication costs more than surgery.") is not None
+    assert judged(comparison_change, original, "Medication costs less than surgery.") is None
+
+
+def test_every_axis_has_two_poles_and_a_reason_and_no_word_is_sure_of_both():
+    tables = load_tables()
+    assert all(tables.rivals)
+    assert all(reason.endswith("_changed") for reason in tables.reasons)
+    for word, meaning in {**tables.exact, **tables.stems}.items():
+        for place, rivals in enumerate(tables.rivals):
+            assert not (meaning.sure >> place & 1 and meaning.sure & rivals), word
+
+
+def test_table_file_is_yaml_that_spells_words_only():
+    from importlib.resources import files
+
+    content = yaml.safe_load(files("cardioembed.paraphrases").joinpath("meaning.yaml").read_text(encoding="utf-8"))
+    words = [w for axis in content["axes"].values() for name, text in axis.items() if name not in ("reason", "mode")
+             for w in text.split()]  # fmt: skip
+    assert len(words) > 500
+    assert [w for w in words if w != w.lower() or w.strip("*?_abcdefghijklmnopqrstuvwxyz0123456789")] == []
