@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from texts import ROOT, SENTENCES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -18,17 +19,6 @@ from transformers import (
 
 # Models this small lose more to handing work between threads than they gain.
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).parent.parent
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-SENTENCES = [
-    "Severe aortic stenosis narrows the valve area below 1.0 cm2.",
-    "Beta-blockers slow the heart rate and lower the demand for oxygen.",
-    "A delta wave and a short PR interval show pre-excitation.",
-    "Loop diuretics relieve congestion but do not prolong life.",
-    "The left atrial appendage is the usual place of thrombus in fibrillation.",
-    "Tetralogy of Fallot joins four lesions in one heart.",
-]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT
+from texts import ROOT
 
 from cardioembed.config import Settings, flatten, load_settings
 
@@ -70,7 +70,7 @@ def test_every_make_target_in_the_readme_exists():
 
 
 def test_every_setting_in_the_readme_is_accepted():
-    overrides = re.findall(r"--set '?([\w.]+=[^\s'`]+)", README)
+    overrides = [quoted or plain for quoted, plain in re.findall(r"--set (?:'([^']+)'|([\w.]+=[^\s'`]+))", README)]
     assert len(overrides) >= 3
     for override in overrides:
         load_settings(ROOT / "config.yaml", [override])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MINILM, ROOT
 from test_stages import all_stages, sets, small
+from texts import MINILM, ROOT
 
 from cardioembed.corpus.reading import find_books
 from cardioembed.corpus.sentences import build_corpus

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from conftest import MINILM, ROOT
 from sentence_transformers import SentenceTransformer
+from texts import MINILM, ROOT
 
 from cardioembed.embedder.saving import load_model
 

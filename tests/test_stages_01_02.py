@@ -20,7 +20,7 @@ from cardioembed.records import normalise, sha256
 
 TRAINING = ("02_training_train.jsonl", "02_training_validation.jsonl", "02_training_test.jsonl")
 HALF_AN_EMOJI = "Symptom1valves is relieved \ud83d in ward1valves."
-ADVERBS = "early late often seldom quickly slowly mildly strongly".split()
+ADVERBS = "partly wholly softly plainly kindly neatly warmly calmly".split()
 
 
 def pair(original, paraphrase):

@@ -20,7 +20,6 @@ _REFUSAL = re.compile(
     r"\b(?:cannot|can't|could not) be (?:paraphras|rephras|reword|rewrit)|"
     r"\bplease (?:consult|speak|talk|see|ask|contact|seek|refer)\b|"
     r"\b(?:consult|ask|contact|speak (?:to|with)|talk to|see) your (?:own )?(?:doctor|physician|cardiologist|health)",
-    re.IGNORECASE,
 )
 _ECHO = re.compile(
     r"^(?:(?:please )?(?:paraphrase|rewrite|rephrase) (?:the|this)\b|sure[,!.]|certainly[,!.]|"
@@ -28,7 +27,6 @@ _ECHO = re.compile(
     r"(?:paraphrased?(?: sentence| version| text)?|rewritten(?: sentence)?|rephrased|output|answer|original)\s*:)|"
     r"\bthe (?:paraphrased|rewritten|original) (?:sentence|text)\b|^(?:system|user|assistant)\s*:|"
     r"\blet me know (?:if|whether)\b|\b(?:i )?hope (?:this|that) helps\b|\bfeel free to\b|^[\[{]\s*\"|```|</?think|<\|",
-    re.IGNORECASE,
 )
 # A speaker, the one spoken to, or a remark on the work, at any place.
 _SPEAKER = re.compile(
@@ -44,16 +42,14 @@ _REMARK = re.compile(
     r"\b(?:preserv|retain|keep|kept|maintain|chang|alter|los)\w* (?:the |its )?(?:original |same |core |key )?meaning\b|"
     r"\bmeaning (?:of the (?:original|sentence|text) )?(?:is|was|has been|have been|remains|stays) "
     r"(?:preserved|unchanged|retained|kept|maintained|the same|intact)\b",
-    re.IGNORECASE,
 )
 _LABEL = re.compile(
     r"(?:^|[.!?(\n]\s*)(?:note|explanation|comment|changes(?: made)?|word count|rationale|disclaimer|remark)\s*:|"
     r"\b(?:version|option|alternative|variant|draft|rewrite)\s+(?:\d|[ab]\b|one|two|three)\s*:|"
     r"^(?:[\w']+ ){0,4}(?:version|sentence|text|wording|words|terms|rewrite|summary|answer|response|result|option|"
     r"alternative|draft|phrasing|simplified|revised|edited|reformulat\w+|restat\w+)\s*:",
-    re.IGNORECASE,
 )
-_TASK = re.compile(r"\b(?:paraphras|rephras|reword)\w*", re.IGNORECASE)
+_TASK = re.compile(r"\b(?:paraphras|rephras|reword)\w*")
 _LOOSE = re.compile(r"[^\w<>≤≥=+%/.,]+|(?<!\d)[.,]|[.,](?!\d)")
 _MARKS = frozenset("{[`<")
 # Only a text with one of these is searched for the phrases above.
@@ -71,11 +67,12 @@ _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 def chat(original: Wording, paraphrase: Wording) -> tuple[str, str] | None:
     """The reason and the detail where a paraphrase refuses the task or speaks of it, and the original does not."""
     if not (paraphrase.vocabulary.isdisjoint(_HINTS) and _MARKS.isdisjoint(paraphrase.text)):
-        if detail := _refusal(original.text, paraphrase.text):
+        before, after = original.text.lower(), paraphrase.text.lower()
+        if detail := _refusal(before, after):
             return "refusal", detail
-        if detail := _prompt_echo(original.text, paraphrase.text):
+        if detail := _prompt_echo(before, after):
             return "prompt_echo", detail
-    label = _LABEL.search(paraphrase.text) if ":" in paraphrase.text and ":" not in original.text else None
+    label = _LABEL.search(paraphrase.text.lower()) if ":" in paraphrase.text and ":" not in original.text else None
     speaker = _SPEAKER.search(paraphrase.text) if "i" in paraphrase.vocabulary - original.vocabulary else None
     if remark := label or speaker:
         return "prompt_echo", f"speaks of the task, not of the subject: {remark[0]!r}"
@@ -99,7 +96,7 @@ def _refusal(original: str, paraphrase: str) -> str | None:
 
 def _prompt_echo(original: str, paraphrase: str) -> str | None:
     match = _ECHO.search(paraphrase) or _TASK.search(paraphrase) or _REMARK.search(paraphrase)
-    if match and match[0].lower() not in original.lower():
+    if match and match[0] not in original:
         return f"speaks of the task, not of the subject: {match[0]!r}"
     return None
 

@@ -30,7 +30,8 @@ _SIGNS = {
 }
 _WITH = frozenset(("than", "compared", "relative", "versus"))
 _SUPERIOR = frozenset(("superior", "inferior"))
-_MARKS = _WITH | _SUPERIOR
+_PREFERRING = frozenset("prefer prefers preferred favoured favored".split())
+_MARKS = _WITH | _SUPERIOR | _PREFERRING
 _DEGREES = {"more": 1, "less": -1}
 _REACH = 9
 
@@ -61,7 +62,7 @@ def comparison_change(original: Wording, paraphrase: Wording) -> str | None:
 
 
 def _may_compare(wording: Wording) -> bool:
-    return not _MARKS.isdisjoint(wording.vocabulary) or "prefer" in wording.keys
+    return not _MARKS.isdisjoint(wording.vocabulary)
 
 
 def _comparison(wording: Wording) -> _Comparison | None:
@@ -70,7 +71,7 @@ def _comparison(wording: Wording) -> _Comparison | None:
     marks = [
         at for at, word in enumerate(words) if word in _WITH or (word in _SUPERIOR and words[at + 1 : at + 2] == ["to"])
     ]
-    marks += [at for at, word in enumerate(words) if word in ("to", "over") and "prefer" in keys[max(0, at - 4) : at]]
+    marks += [at for at, word in enumerate(words) if word in ("to", "over") and not _PREFERRING.isdisjoint(words[max(0, at - 4) : at])]
     if len(marks) != 1:
         return None
     at = marks[0]

@@ -18,9 +18,10 @@ _LIMITED = frozenset(
     "exception fail interruption just".split()
 )
 # A paraphrase may bring in "no" or "without" to put a plain fact another way; a new "not" is a change of claim.
-_CLAIMING = frozenset("not never cannot nothing".split()) | {word for word, to in DENYING_VERBS.items() if to == "to"}
+_CLAIMING = frozenset("not never cannot nothing".split()) | {word for word, to in DENYING_VERBS.items() if to}
 _REACH = 6
 _UNEVEN = re.compile(r"%|per ?cent|third|half|quarter|fifth| in | of ")
+_BEING = frozenset(("is", "are", "was", "were", "be", "been"))
 _OPPOSITE = re.compile(
     r"un|in|im|ir|non|dis|contraindic|exclu|rul|prevent|preclud|avoid|fail|lack|absen|refus|withh|forbid|prohibit|harm|den|"
     r"rare|seldom|stop|loss|lose|miss|adverse|abnormal|asympt|resist|refract"
@@ -84,19 +85,32 @@ def tells_the_rest(first: Wording, second: Wording) -> set[str]:
 
 
 def _denials(wording: Wording) -> list[Denial]:
-    words, found = wording.words, []
-    for place, word in enumerate(words):
-        if word in DENIERS or word.endswith("n't"):
-            behind = words[place + 1 : place + 4]
-            if (wanted := DENYING_VERBS.get(word)) and behind[:1] != [wanted]:
-                continue
-            bound = place in wording.bound
-            content = [at for at in range(place + 1, min(place + 13, len(words))) if wording.keys[at]]
-            scope = tuple(content[: 1 if word == "non" else 2])
-            keys = frozenset(wording.keys[at] for at in scope)
-            near = keys.union(filter(None, wording.keys[max(0, place - 5) : place + 7]))
-            found.append(Denial(word, not bound and _LIMITED.isdisjoint(behind[:2]), bound, scope, keys, near))
-    return found
+    contracted = "n't" in wording.text
+    return [
+        _denial(wording, place, word)
+        for place, word in enumerate(wording.words)
+        if (word in DENIERS or (contracted and word.endswith("n't"))) and _is_denial(wording.words, place, word)
+    ]
+
+
+def _is_denial(words: list[str], place: int, word: str) -> bool:
+    wanted = DENYING_VERBS.get(word)
+    return not wanted or words[place + 1 : place + 2] == [wanted]
+
+
+def _denial(wording: Wording, place: int, word: str) -> Denial:
+    words, keys = wording.words, wording.keys
+    behind, bound = range(place + 1, min(place + 2 * _REACH + 1, len(words))), place in wording.bound
+    if word == "absent":
+        if words[place - 1] in _BEING:  # "the murmur is absent" denies what stands before
+            behind = range(place - 1, max(-1, place - _REACH - 3), -1)
+        else:
+            bound = True
+    scope = tuple([at for at in behind if keys[at]][: 1 if word == "non" else 2])
+    denied = frozenset(keys[at] for at in scope)
+    near = denied.union(filter(None, keys[max(0, place - 5) : place + 7]))
+    free = not bound and _LIMITED.isdisjoint(words[place + 1 : place + 3])
+    return Denial(word, free, bound, scope, denied, near)
 
 
 def _unpaired(denials: list[Denial], others: list[Denial]) -> list[Denial]:
@@ -106,6 +120,8 @@ def _unpaired(denials: list[Denial], others: list[Denial]) -> list[Denial]:
 
 def _is_gone(denial: Denial, first: Wording, second: Wording) -> bool:
     """Whether a text says what the other denies, and has nothing new that may deny it without a negator."""
+    if denial.word in DENYING_VERBS and denial.word in second.vocabulary:
+        return False
     if not denial.free or denial.keys.isdisjoint(second.keys) or new_denials(second, first):
         return False
     if any(_OPPOSITE.match(first.words[at]) and is_new(first, at, second) for at in denial.scope):

@@ -10,13 +10,13 @@ from cardioembed.paraphrases.wording import NEGATING, Wording
 # Words that deny what follows them, each with the word that must come next (or any).
 DENYING_VERBS = {
     "fail": "to", "fails": "to", "failed": "to", "failing": "to", "failure": "to", "unable": "to", "inability": "to",
-    "incapable": "of", "devoid": "of", "lack": "", "lacks": "", "lacked": "", "lacking": "",
+    "incapable": "of", "devoid": "of", "free": "of", "absence": "of", "absent": "", "lack": "", "lacks": "", "lacked": "", "lacking": "",
 }  # fmt: skip
 DENIERS = NEGATING | DENYING_VERBS.keys()
 # Words that can carry a denial without a negator; wide on purpose, * stands for any ending.
 _DENIAL_WORDS = """
     un(?!til|der|ion|it|i)*
-    in(?:ab|acc|act|ade|adv|app|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens)*
+    in(?:ab|acc|act|ade|adv|app|aud|cap|compl|compat|conc|cons|corr|dep|dist|eff|el|exp|freq|sens)*
     in(?:sign|suff|tol|val|vis|var|eq)* im(?:poss|prop|prac|perm|mob|mun|mat)* ir(?:re|ra)* non*
     dis(?:app|con|reg|all|card|pens|prov|agr|adv|qual|sim)* asymptomatic atypical afebrile avascular asystol*
     acyanotic free absen* lack* fail* exclu* rul* avoid* contraindicat* despite rather instead other deni* deny*

@@ -14,7 +14,7 @@ from cardioembed.paraphrases.denials import negation_change, prefix_change
 from cardioembed.paraphrases.exchanges import exchange
 from cardioembed.paraphrases.languages import language_change
 from cardioembed.paraphrases.limits import limit_change
-from cardioembed.paraphrases.meaning import name_change, pole_change
+from cardioembed.paraphrases.meaning import name_change, pole_change, residual_change
 from cardioembed.paraphrases.quantities import number_change, unit_change, word_number_change
 from cardioembed.paraphrases.rates import rate_change
 from cardioembed.paraphrases.roles import role_reversal
@@ -57,7 +57,7 @@ def _meaning(original: Wording, paraphrase: Wording) -> Rejection | None:
         return Rejection(*change)
     if detail := name_change(original, paraphrase):
         return Rejection("name_changed", detail)
-    if change := pole_change(original, paraphrase):
+    if change := pole_change(original, paraphrase) or residual_change(original, paraphrase):
         return Rejection(*change)
     if detail := role_reversal(original, paraphrase):
         return Rejection("role_changed", detail)

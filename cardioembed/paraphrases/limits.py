@@ -11,7 +11,8 @@ _NUMBER_WORDS = frozenset(
     "one two three four five six seven eight nine ten twelve fifteen twenty thirty forty fifty sixty seventy eighty "
     "ninety".split()
 )
-_VALUE = re.compile(rf"(?<![A-Za-z\d.,])\d+(?:[.,]\d+)*|\b(?:{'|'.join(_NUMBER_WORDS)})\b", re.IGNORECASE)
+_DIGITS = re.compile(r"(?<![A-Za-z\d.,])\d+(?:[.,]\d+)*")
+_VALUE = re.compile(rf"{_DIGITS.pattern}|\b(?:{'|'.join(sorted(_NUMBER_WORDS))})\b")
 _MORE = "more|greater|higher|longer|older|larger|bigger|wider|broader|thicker|later|faster|deeper|taller|heavier"
 _LESS = "less|fewer|lower|smaller|shorter|younger|narrower|thinner|earlier|slower|shallower|lighter"
 _UP = (
@@ -47,7 +48,9 @@ def limit_change(original: Wording, paraphrase: Wording) -> str | None:
     """A number whose lower limit became an upper one or the other way round, or None."""
     if not (_may_limit(original) and _may_limit(paraphrase)):
         return None
-    values = [list(_VALUE.finditer(wording.text)) for wording in (original, paraphrase)]
+    spelt = not (_NUMBER_WORDS.isdisjoint(original.vocabulary) and _NUMBER_WORDS.isdisjoint(paraphrase.vocabulary))
+    pattern = _VALUE if spelt else _DIGITS
+    values = [list(pattern.finditer(wording.text.lower())) for wording in (original, paraphrase)]
     shared = set.intersection(*({_number(match) for match in matches} for matches in values))
     if not shared:
         return None

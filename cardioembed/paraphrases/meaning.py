@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cardioembed.paraphrases.denying import can_deny, is_new
+from cardioembed.paraphrases.denying import can_deny, is_new, may_deny
 from cardioembed.paraphrases.tables import Name, load_tables
 from cardioembed.paraphrases.wording import Wording, are_rival_names
 
@@ -56,6 +56,52 @@ def pole_change(original: Wording, paraphrase: Wording) -> tuple[str, str] | Non
             ) and same_end(original, paraphrase):
                 return tables.reasons[place], f"{tables.poles[place][1]} became {tables.poles[rival][1]}"
     return None
+
+
+def residual_change(original: Wording, paraphrase: Wording) -> tuple[str, str] | None:
+    """A change between two texts that share nearly all words of content: what only may mean a pole counts there."""
+    lost, added = original.vocabulary - paraphrase.vocabulary, paraphrase.vocabulary - original.vocabulary
+    if not (0 < len(lost) <= 2 * _RESIDUE and 0 < len(added) <= 2 * _RESIDUE):
+        return None
+    if may_deny(original) or may_deny(paraphrase) or not _COMPARING.isdisjoint(original.vocabulary | paraphrase.vocabulary):
+        return None
+    (kept, left, before), (_, right, after) = _residue(original, paraphrase), _residue(paraphrase, original)
+    if max(left, right) > _RESIDUE or kept < min(2, max(left, right)) or before & after:
+        return None
+    tables = load_tables()
+    for place in _bits(before & ~(tables.modifiers | tables.beside | tables.claims)):
+        rivals = tables.rivals[place]
+        if tables.reasons[place] not in _GRADED:
+            continue
+        asserted = original.sure >> place & 1 or paraphrase.sure & rivals & after
+        if asserted and rivals & after and not paraphrase.sure >> place & 1 and not original.sure & rivals & after:
+            rival = next(_bits(rivals & after))
+            return tables.reasons[place], f"{tables.poles[place][1]} became {tables.poles[rival][1]}"
+    return None
+
+
+_RESIDUE = 3
+_GRADED = frozenset(("direction_changed", "severity_changed", "temporality_changed"))
+
+
+def _residue(wording: Wording, other: Wording) -> tuple[int, int, int]:
+    """How many words of content the other text holds, how many it does not, and the poles that the new words may mean.
+
+    A pole is left out where its rival may be meant as well.
+    """
+    new = {
+        place
+        for place, (word, key) in enumerate(zip(wording.words, wording.keys, strict=True))
+        if word not in other.vocabulary and not (key and not key.isdigit() and key in other.keys)
+    }
+    content = sum(map(bool, wording.keys))
+    fresh = sum(bool(wording.keys[place]) for place in new)
+    poles = 0
+    for at, _, possible in wording.meanings:
+        if at in new:
+            poles |= possible
+    rivals = load_tables().rivals
+    return content - fresh, fresh, sum(1 << place for place in _bits(poles) if not rivals[place] & poles)
 
 
 def _turned(original: Wording, paraphrase: Wording, place: int, rival: int) -> bool:

@@ -57,6 +57,7 @@ _CARDINALS = {
     and not word.endswith(("fold", "th", "ths", "ds", "ed", "es", "le", "ing"))
     and word not in ("half", "third", "quarter", "quarters", "twice", "thrice")
 } | {"a": 1, "an": 1}
+SPELLING = frozenset(_CARDINALS) | {"half"}
 _CARDINAL = "|".join(sorted(_CARDINALS, key=len, reverse=True))
 _SHARE = re.compile(
     rf"(?<![\w.])(?:(?P<percent>\d+(?:\.\d+)?|(?:{_CARDINAL})(?:[ -](?:{_CARDINAL}))?)[\s\u00a0-]?(?:%|per ?cent\b)"

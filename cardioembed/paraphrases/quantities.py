@@ -23,6 +23,9 @@ from cardioembed.paraphrases.wording import Wording
 _RANKED = frozenset(
     "class classes grade grades stage type types nyha lead leads killip mobitz functional williams ccs".split()
 )
+_ROMAN_WORDS = frozenset(
+    numeral + letter for numeral in "i ii iii iv v vi vii viii ix".split() for letter in ("", "a", "b", "c")
+)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?!\d)")
 
 
@@ -90,6 +93,9 @@ def _share_change(original: Wording, paraphrase: Wording) -> str | None:
     before, after = shares(original.text), shares(paraphrase.text)
     if len(before) != 1 or len(after) != 1 or abs(before[0][0] - after[0][0]) < 5:
         return None
+    told = numbers(original.text)
+    if len(told) > 1 and told == numbers(paraphrase.text):
+        return None  # "fell by two thirds, from 60 to 20" is "to one third"
     return None if tells_the_rest(original, paraphrase) else f"{before[0][0]:.0f}% became {after[0][0]:.0f}%"
 
 
@@ -114,7 +120,9 @@ _COUNTING = frozenset("two three four five six seven eight nine ten eleven twelv
 
 
 def _romans(wording: Wording) -> set[str]:
-    return set() if wording.vocabulary.isdisjoint(_RANKED) else roman_numbers(wording.text)
+    if wording.vocabulary.isdisjoint(_ROMAN_WORDS) or wording.vocabulary.isdisjoint(_RANKED):
+        return set()
+    return roman_numbers(wording.text)
 
 
 def unit_change(original: Wording, paraphrase: Wording) -> str | None:

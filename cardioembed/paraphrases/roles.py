@@ -40,7 +40,7 @@ _VERBS |= {
 _PAIRS = {
     pair: kind
     for kind, pairs in {
-        "cause": "lead_to leads_to led_to leading_to result_in results_in resulted_in rise_to predispose_to predisposes_to "
+        "cause": "bring_about brings_about brought_about lead_to leads_to led_to leading_to result_in results_in resulted_in rise_to predispose_to predisposes_to "
                  "brings_on brought_on bring_on factor_for cause_of responsible_for contributes_to contribute_to",
         "cause back": "due_to result_of results_from result_from resulted_from secondary_to arises_from arise_from "
                       "consequence_of complication_of attributable_to stems_from stem_from originates_from "
@@ -56,7 +56,8 @@ _BEING = frozenset("is are was were be been being gets got the a an its their co
                    "leading rare most many these important and or of with in to for from".split())  # fmt: skip
 _NOT_OBJECT = frozenset(
     "of being is are was were by with when as after in during to at on from if while and or because before than for "
-    "until once without through over but more less then under".split()
+    "until once without through over but more less then under should can may must will would could might have has had do "
+    "who which that not".split()
 )
 _MODAL = frozenset("to can may might will could should must would also not often usually".split())
 _REACH = 6
@@ -79,6 +80,8 @@ def role_reversal(original: Wording, paraphrase: Wording) -> str | None:
     """
     if swapped := _swapped(original, paraphrase):
         return swapped
+    if turned := _turned_round(original, paraphrase):
+        return turned
     if "than" in original.vocabulary or "than" in paraphrase.vocabulary:
         return None
     before = _directed(original) | _ordered(original)
@@ -99,10 +102,12 @@ def _swapped(original: Wording, paraphrase: Wording) -> str | None:
         return None
     first, second = ([(w, k) for w, k in zip(text.words, text.keys, strict=True) if w not in ("a", "an", "the")]
                      for text in (original, paraphrase))  # fmt: skip
-    while first and second and first[0] == second[0]:
-        del first[0], second[0]
-    while first and second and first[-1] == second[-1]:
-        del first[-1], second[-1]
+    shorter = min(len(first), len(second))
+    start = next((at for at in range(shorter) if first[at] != second[at]), shorter)
+    end = next((at for at in range(shorter - start) if first[-1 - at] != second[-1 - at]), shorter - start)
+    first, second = first[start : len(first) - end], second[start : len(second) - end]
+    if len(first) != len(second) or len(first) > 3 * _REACH:
+        return None
     for left in range(1, min(_REACH, len(first) - 1)):
         for right in range(1, min(_REACH, len(first) - left)):
             middle = first[left:-right]
@@ -110,6 +115,35 @@ def _swapped(original: Wording, paraphrase: Wording) -> str | None:
                 if all(any(key for _, key in part) for part in (first[:left], middle, first[-right:])):
                     return f"{first[0][0]} and {first[-1][0]} changed places"
     return None
+
+
+def _turned_round(original: Wording, paraphrase: Wording) -> str | None:
+    """A verb that both texts hold in one form and voice, with the words of content beside it exchanged."""
+    for verb in original.vocabulary & paraphrase.vocabulary:
+        if verb[-1] in "sd" and verb.endswith(("s", "ed")) and (sides := _beside(original, verb)):
+            before, behind = sides
+            if before != behind and _beside(paraphrase, verb) == (behind, before):
+                return f"{before} {verb} {behind} became {behind} {verb} {before}"
+    return None
+
+
+def _beside(wording: Wording, verb: str) -> tuple[str, str] | None:
+    """The nearest keys before and behind a verb in the active voice, where it has an object."""
+    words, keys = wording.words, wording.keys
+    place = words.index(verb)
+    if not 0 < place < len(words) - 1 or not keys[place] or verb in _SYMMETRIC:
+        return None
+    if words[place - 1] in _BEING or not _has_object(words, place):
+        return None
+    before = next((key for key in reversed(keys[max(0, place - 3) : place]) if key), "")
+    behind = next((key for key in keys[place + 1 : place + 4] if key), "")
+    return (before, behind) if before and behind else None
+
+
+def _has_object(words: list[str], place: int) -> bool:
+    """Whether an object follows a verb; behind a participle only an article shows it."""
+    behind = words[place + 1]
+    return behind in ("the", "a", "an", "its", "their") or (words[place][-1] == "s" and behind not in _NOT_OBJECT)
 
 
 def _directed(wording: Wording) -> dict[str, tuple[set[str], set[str]]]:

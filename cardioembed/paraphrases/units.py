@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cardioembed.paraphrases.numerals import DIGIT, WORD_NUMBERS, plain_number, spelt_number
+from cardioembed.paraphrases.numerals import DIGIT, SPELLING, WORD_NUMBERS, plain_number, spelt_number
 from cardioembed.paraphrases.wording import Wording
 
 _UNITS = {
@@ -83,27 +83,18 @@ def quantities(wording: Wording) -> Iterator[tuple[str, str, str]]:
 def _counted(words: list[str]) -> Iterator[tuple[str, str, str]]:
     """Quantities in words: "two to three years", "half an hour", "an hour and a half", "twenty-four hours"."""
     for place, word in enumerate(words):
-        if word not in SPELT_UNITS or not place:
-            continue
-        unit, behind = SPELT_UNITS[word], words[place + 1 : place + 4]
-        spelt = [n for size in (2, 3, 4, 5) if size <= place and (n := spelt_number(words[place - size : place]))]
-        part = (
-            None
-            if any("." in n for n in spelt)
-            else next(
-                (size for said, size in _PARTS.items() if words[max(0, place - len(said)) : place] == [*said]), None
-            )
-        )
-        if part:
-            yield part, unit, ""
-            continue
-        half = ".5" * (behind == ["and", "a", "half"])
-        first, joint, second = (["", ""] + words[max(0, place - 3) : place])[-3:]
-        for count in (first, second) if joint in ("to", "or", "and") else (second,):
-            if count in _COUNTS:
-                yield _COUNTS[count] + half, unit, ""
-        for number in spelt:
-            yield number, unit, ""
+        if word in SPELT_UNITS and place:
+            half = ".5" * (words[place + 1 : place + 4] == ["and", "a", "half"])
+            first, joint, second = (["", ""] + words[max(0, place - 3) : place])[-3:]
+            counts = {_COUNTS[count] + half for count in (first, second) if count in _COUNTS}
+            if joint not in ("to", "or", "and"):
+                counts = {_COUNTS[second] + half} if second in _COUNTS else set()
+            if second in SPELLING:
+                spelt = {n for size in (2, 3, 4, 5) if (n := spelt_number(words[max(0, place - size) : place]))}
+                parts = {size for said, size in _PARTS.items() if words[max(0, place - len(said)) : place] == [*said]}
+                counts = {n for n in spelt if "." in n} or parts or counts | spelt
+            for count in sorted(counts):
+                yield count, SPELT_UNITS[word], ""
 
 
 _PARTS = {

@@ -32,6 +32,8 @@ class Lexeme:
 
 NEGATING = frozenset("no not never none nor neither without cannot nothing non".split())
 
+_Option = tuple[tuple[str, ...], Meaning]  # what else belongs to a phrase, and what the phrase means
+
 
 class Wording:
     """A text taken apart once: its words, their set, what is asserted where, and all that may be meant."""
@@ -45,9 +47,9 @@ class Wording:
         if not load_tables().spelt_out.keys().isdisjoint(tokens):
             tokens = [word for token in tokens for word in load_tables().spelt_out.get(token, (token,))]
         lexemes = list(map(_lexeme, tokens))
-        self.words = [lexeme.word for lexeme in lexemes]
+        self.words = words = [lexeme.word for lexeme in lexemes]
         self.keys = [lexeme.key for lexeme in lexemes]
-        self.vocabulary = set(self.words)
+        self.vocabulary = set(words)
         self.bound: set[int] = set()  # places of denials that are part of a phrase with a meaning of its own
         self.meanings: list[tuple[int, int, int]] = []  # place, poles asserted, poles possibly meant
         self.names: set[Name] = set()
@@ -57,9 +59,16 @@ class Wording:
             if not lexeme.active or place < end:
                 continue
             sure, possible, names = lexeme.meaning
-            if lexeme.begins and place < last and (found := self._phrase(place)):
+            if (
+                lexeme.begins
+                and place < last
+                and (options := _phrases(lexeme.word, words[place + 1]))
+                and (found := self._phrase(place, options))
+            ):
                 if found[1] == Meaning():
                     end = found[0]
+                    if lexeme.word in NEGATING:
+                        self.bound.update(range(place, end))
                     continue
                 sure, possible, names = lexeme.meaning | found[1]
                 if lexeme.word in NEGATING:
@@ -73,9 +82,11 @@ class Wording:
                 self.names.update(names)
         self.sure, self.possible = all_sure, all_possible
 
-    def _phrase(self, start: int) -> tuple[int, Meaning] | None:
+    def _phrase(self, start: int, options: tuple[_Option, ...]) -> tuple[int, Meaning] | None:
         """The end and the meaning of the longest phrase that begins at a word."""
-        for rest, meaning in _phrases(self.words[start], self.words[start + 1]):
+        for rest, meaning in options:
+            if not rest:
+                return start + 2, meaning
             following = self.words[start + 2 : start + 2 + len(rest)]
             if len(following) == len(rest) and all(map(_matches, following, rest)):
                 return start + 2 + len(rest), meaning
@@ -103,7 +114,7 @@ def _lexeme(token: str) -> Lexeme:
 
 
 @lru_cache(maxsize=32768)
-def _phrases(first: str, second: str) -> tuple[tuple[tuple[str, ...], Meaning], ...]:
+def _phrases(first: str, second: str) -> tuple[_Option, ...]:
     """What may follow two words for a phrase, longest first, and what the phrase means."""
     options = load_tables().phrases.get(first, ())
     return tuple((rest[1:], meaning) for rest, meaning in options if _matches(second, rest[0]))
@@ -117,7 +128,7 @@ def _meaning(word: str, tables: Tables) -> Meaning:
     meaning = meaning or Meaning()
     for length in range(3, len(word) + 1):
         meaning |= tables.stems.get(word[:length], Meaning())
-    known = bool(meaning.possible or meaning.names)
+    known = bool(meaning.names)
     for ending, (axis, kind) in tables.endings.items():
         if not known and word.endswith(ending) and len(word) > len(ending) + 2:
             meaning |= Meaning(names=(Name(axis, kind, word),))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import MINILM, SENTENCES
 from sentence_transformers import SentenceTransformer
+from texts import MINILM, SENTENCES
 
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.errors import UserError

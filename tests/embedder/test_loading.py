@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import MINILM, SENTENCES
 from safetensors.torch import load_file, save_file
+from texts import MINILM, SENTENCES
 
 from cardioembed.embedder.bases import Base, find_base, read_traits
 from cardioembed.embedder.encoder import load_embedder

@@ -4,10 +4,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import MINILM, SENTENCES
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from texts import MINILM, SENTENCES
 from transformers import AutoModel
 
 from cardioembed.embedder.adapters import adapter_weights, attach_lora, linear_names, parameter_counts

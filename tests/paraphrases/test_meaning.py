@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from cardioembed.paraphrases.denials import negation_change, prefix_change
 from cardioembed.paraphrases.comparisons import comparison_change
+from cardioembed.paraphrases.denials import negation_change, prefix_change
 from cardioembed.paraphrases.exchanges import exchange
 from cardioembed.paraphrases.meaning import name_change, pole_change
 from cardioembed.paraphrases.roles import role_reversal

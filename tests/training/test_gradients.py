@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SENTENCES
+from texts import SENTENCES
 from torch import nn
 
 from cardioembed.embedder.adapters import adapter_weights, attach_lora

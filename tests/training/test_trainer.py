@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SENTENCES
+from texts import SENTENCES
 
 from cardioembed.embedder.adapters import adapter_weights, attach_lora
 from cardioembed.embedder.encoder import load_embedder

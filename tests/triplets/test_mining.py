@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import MINILM
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
+from texts import MINILM
 
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.records import read_jsonl
