@@ -15,7 +15,8 @@ _REFUSAL = re.compile(
     r"\bplease (?:share|provide|paste|send|clarify)\b|\b(?:this|your|that) request\b|"
     r"\bmy (?:guidelines|policy|policies)\b|"
     r"\bnot enough (?:context|information) to|\b(?:this|the) (?:sentence|text) is already\b|"
-    r"\bi (?:have to|must) decline\b|\bi(?:'d| would) (?:rather|prefer) not\b|\bi(?:'m| am) (?:not (?:able|comfortable|allowed|going|sure)|unable|uncomfortable)\b|"
+    r"\bi (?:have to|must) decline\b|\bi(?:'d| would) (?:rather|prefer) not\b|"
+    r"\bi(?:'m| am) (?:not (?:able|comfortable|allowed|going|sure)|unable|uncomfortable)\b|"
     r"\b(?:as|being) an? (?:ai|(?:large )?language model)\b|\b(?:lacks?|without) (?:enough|sufficient) context\b|"
     r"\b(?:cannot|can't|could not) be (?:paraphras|rephras|reword|rewrit)|"
     r"\bplease (?:consult|speak|talk|see|ask|contact|seek|refer)\b|"
@@ -30,16 +31,17 @@ _ECHO = re.compile(
 )
 # A speaker, the one spoken to, or a remark on the work, at any place.
 _SPEAKER = re.compile(
-    r"(?:^|[.!?;:(,\u2014-]\s*|\b[Aa]s |\b[Hh]ere )I(?:'ve|'m|'d|'ll)? (?:have|had|am|was|will|would|could|can|cannot|keep|kept|"
-    r"chang|replac|us|made|tr|re|simplif|preserv|hope|think|believ|underst|need|want|see|do|did)\w*\b"
+    r"(?:^|[.!?;:(,\u2014]\s*|\b[Aa]s |\b[Hh]ere )I(?:'ve|'m|'d|'ll)? "
+    r"(?:have|had|am|was|will|would|could|can|cannot|keep|kept|chang|replac|us|made|tr|re|simplif|preserv|hope|think|believ|underst|need|want|see|do|did)\w*\b"
 )
 _REMARK = re.compile(
     r"\b(?:as|like|what|text|sentence|statement|passage) you "
     r"(?:asked|requested|wanted|instructed|provided|gave|sent|supplied|wrote)\b|"
     r"\byour (?:text|sentence|input|instructions?|question|prompt|statement)\b|\bas (?:requested|instructed)\b|"
-    r"\b(?:is there anything else|here you (?:go|are)|same meaning|would you like|do you want|(?:happy|glad) to (?:help|assist|provide|rewrite|adjust|try)|"
+    r"\b(?:is there anything else|here you (?:go|are)|same meaning|would you like|do you want|"
+    r"(?:happy|glad) to (?:help|assist|provide|rewrite|adjust|try)|"
     r"(?:another|next|different) (?:version|sentence|wording|tone|style))\b|"
-    r"\b(?:preserv|retain|keep|kept|maintain|chang|alter|los)\w* (?:the |its )?(?:original |same |core |key )?meaning\b|"
+    r"\b(?:preserv|retain|keep|kept|maintain|chang|alter|los)\w* (?:the |its )?(?:original |same |core )?meaning\b|"
     r"\bmeaning (?:of the (?:original|sentence|text) )?(?:is|was|has been|have been|remains|stays) "
     r"(?:preserved|unchanged|retained|kept|maintained|the same|intact)\b",
 )
@@ -55,10 +57,8 @@ _MARKS = frozenset("{[`<")
 # Only a text with one of these is searched for the phrases above.
 _HINTS = frozenset(
     "i i'm i'd i'll i've i'd sorry sure certainly course here here's unfortunately you your my sentence text input "
-    "please "
-    "context request paraphrase paraphrases paraphrased paraphrasing rephrase rephrased rephrasing reword reworded "
-    "rewrite "
-    "rewritten output answer original system user assistant hope let feel think language ai "
+    "please context request paraphrase paraphrases paraphrased paraphrasing rephrase rephrased rephrasing reword "
+    "reworded rewrite rewritten output answer original system user assistant hope let feel think language ai "
     "requested instructed meaning anything happy glad version wording tone style consult context".split()
 )
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
@@ -73,7 +73,9 @@ def chat(original: Wording, paraphrase: Wording) -> tuple[str, str] | None:
         if detail := _prompt_echo(before, after):
             return "prompt_echo", detail
     label = _LABEL.search(paraphrase.text.lower()) if ":" in paraphrase.text and ":" not in original.text else None
-    speaker = _SPEAKER.search(paraphrase.text) if "i" in paraphrase.vocabulary - original.vocabulary else None
+    speaker = (
+        _SPEAKER.search(paraphrase.text) if "i" in paraphrase.vocabulary and "i" not in original.vocabulary else None
+    )
     if remark := label or speaker:
         return "prompt_echo", f"speaks of the task, not of the subject: {remark[0]!r}"
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cardioembed.paraphrases.denying import may_deny
-from cardioembed.paraphrases.tables import load_tables
+from cardioembed.paraphrases.tables import bits, load_tables
 from cardioembed.paraphrases.wording import Wording
 
 _TOPICS = {
@@ -47,7 +47,7 @@ class _Comparison(NamedTuple):
 
 def comparison_change(original: Wording, paraphrase: Wording) -> str | None:
     """A comparison whose sides changed places while its direction stayed, or the other way round; or None."""
-    if not (_may_compare(original) and _may_compare(paraphrase)):
+    if _MARKS.isdisjoint(original.vocabulary) or _MARKS.isdisjoint(paraphrase.vocabulary):
         return None
     first, second = _comparison(original), _comparison(paraphrase)
     if not first or not second or first.topic != second.topic or may_deny(original) != may_deny(paraphrase):
@@ -61,35 +61,31 @@ def comparison_change(original: Wording, paraphrase: Wording) -> str | None:
     return None
 
 
-def _may_compare(wording: Wording) -> bool:
-    return not _MARKS.isdisjoint(wording.vocabulary)
-
-
 def _comparison(wording: Wording) -> _Comparison | None:
     """The only comparison of a text, or None."""
     words, keys = wording.words, wording.keys
-    marks = [
-        at for at, word in enumerate(words) if word in _WITH or (word in _SUPERIOR and words[at + 1 : at + 2] == ["to"])
-    ]
-    marks += [at for at, word in enumerate(words) if word in ("to", "over") and not _PREFERRING.isdisjoint(words[max(0, at - 4) : at])]
-    if len(marks) != 1:
+    marks = [at for at in range(len(words)) if _is_mark(words, at)]
+    if len(marks) != 1 or any(word[0].isdigit() for word in words[marks[0] + 1 : marks[0] + 4]):
         return None
     at = marks[0]
+    found = [signed for place in range(len(words)) if (signed := _signed(wording, place))]
     if words[at] in ("to", "over"):
         found = [("worth", 1)]
-    else:
-        found = [signed for i in range(len(words)) if (signed := _signed(wording, i))]
     if len(found) != 1:
         return None
     topic, sign = found[0]
-    end = at + 1 + _REACH
-    if words[at] != "than" and at < 2:  # "Compared with A, B ..."
-        end = at + 4
-    if any(word[0].isdigit() for word in words[at + 1 : at + 4]):
-        return None
+    end = at + 1 + _REACH if words[at] == "than" or at > 1 else at + 4  # "Compared with A, B ..."
     base = {key for key in keys[at + 1 : end] if key}
     rest = {key for i, key in enumerate(keys) if key and not at < i < end}
     return _Comparison(topic, sign, base - rest, rest - base)
+
+
+def _is_mark(words: list[str], at: int) -> bool:
+    """Whether what a thing is compared with stands behind a word: "than", "superior to", "preferred to"."""
+    word = words[at]
+    if word in ("to", "over"):
+        return not _PREFERRING.isdisjoint(words[max(0, at - 4) : at])
+    return word in _WITH or (word in _SUPERIOR and words[at + 1 : at + 2] == ["to"])
 
 
 def _signed(wording: Wording, place: int) -> tuple[str, int] | None:
@@ -97,12 +93,12 @@ def _signed(wording: Wording, place: int) -> tuple[str, int] | None:
     word = wording.words[place]
     if word in _DEGREES and place + 1 < len(wording.words):
         at = place + 1
-        sure = next((sure for i, sure, _ in wording.meanings if i == at), 0)
-        low = (sure & -sure).bit_length() - 1
-        if sure and bin(load_tables().rivals[low]).count("1") == 1:
-            return load_tables().poles[low][0], _DEGREES[word] * (1 if load_tables().rivals[low] > sure else -1)
-        following = wording.words[at]
-        if following.endswith(_ADJECTIVE):
+        if sure := next((sure for i, sure, _ in wording.meanings if i == at), 0):
+            pole = next(bits(sure))
+            rivals = list(bits(load_tables().rivals[pole]))
+            if len(rivals) == 1:
+                return load_tables().poles[pole][0], _DEGREES[word] * (1 if rivals[0] > pole else -1)
+        if wording.words[at].endswith(_ADJECTIVE):
             return wording.keys[at], _DEGREES[word]
     return _SIGNS.get(word)
 

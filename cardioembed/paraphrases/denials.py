@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cardioembed.paraphrases.denying import DENIERS, DENYING_VERBS, is_new, may_deny, new_denials
 from cardioembed.paraphrases.meaning import same_end
 from cardioembed.paraphrases.numerals import complement
-from cardioembed.paraphrases.tables import load_tables
+from cardioembed.paraphrases.tables import bits, load_tables
 from cardioembed.paraphrases.wording import Wording
 
 # "no less than 40", "not only": limits and emphasis, not denials.
@@ -60,14 +60,17 @@ def negation_change(original: Wording, paraphrase: Wording) -> str | None:
     if _UNEVEN.search(original.text) and complement(original.text, paraphrase.text):
         return None
     before, after = _denials(original), _denials(paraphrase)
-    lost, added = _unpaired(before, after), _unpaired(after, before)
-    if lost and not any(not denial.bound for denial in added):
-        if denial := next((one for one in lost if _is_gone(one, original, paraphrase)), None):
-            return f"lost the negation {_as_written(denial.word, original)!r}"
-    if added and not any(not denial.bound for denial in lost):
-        claims = (one for one in added if one.word in _CLAIMING or one.word.endswith("n't"))
-        if denial := next((one for one in claims if _is_gone(one, paraphrase, original)), None):
-            return f"added the negation {_as_written(denial.word, paraphrase)!r}"
+    lost, added = _unpaired(before, after)
+    claims = [one for one in added if one.word in _CLAIMING or one.word.endswith("n't")]
+    for left, right, first, second, known, what in (
+        (lost, added, original, paraphrase, after, "lost"),
+        (claims, lost, paraphrase, original, before, "added"),
+    ):
+        paired = {denial.word for denial in known}
+        if all(denial.bound for denial in right):
+            for denial in left:
+                if _is_gone(denial, first, second, paired):
+                    return f"{what} the negation {_as_written(denial.word, first)!r}"
     return None
 
 
@@ -113,16 +116,22 @@ def _denial(wording: Wording, place: int, word: str) -> Denial:
     return Denial(word, free, bound, scope, denied, near)
 
 
-def _unpaired(denials: list[Denial], others: list[Denial]) -> list[Denial]:
-    """Those that no denial of the other text matches in what is denied."""
-    return [one for one in denials if all(one.keys.isdisjoint(o.near) and o.keys.isdisjoint(one.near) for o in others)]
+def _unpaired(denials: list[Denial], others: list[Denial]) -> tuple[list[Denial], list[Denial]]:
+    """Those of either text that none of the other matches in what is denied, nor in what stands around it."""
+    left = [one for one in denials if all(one.keys.isdisjoint(other.keys) for other in others)]
+    right = [one for one in others if all(one.keys.isdisjoint(other.keys) for other in denials)]
+    return [one for one in left if not _has_near(one, right)], [one for one in right if not _has_near(one, left)]
 
 
-def _is_gone(denial: Denial, first: Wording, second: Wording) -> bool:
+def _has_near(denial: Denial, others: list[Denial]) -> bool:
+    return any(not (denial.keys.isdisjoint(o.near) and o.keys.isdisjoint(denial.near)) for o in others)
+
+
+def _is_gone(denial: Denial, first: Wording, second: Wording, paired: set[str]) -> bool:
     """Whether a text says what the other denies, and has nothing new that may deny it without a negator."""
     if denial.word in DENYING_VERBS and denial.word in second.vocabulary:
         return False
-    if not denial.free or denial.keys.isdisjoint(second.keys) or new_denials(second, first):
+    if not denial.free or denial.keys.isdisjoint(second.keys) or new_denials(second, first, paired):
         return False
     if any(_OPPOSITE.match(first.words[at]) and is_new(first, at, second) for at in denial.scope):
         return False  # a denial of a denial: "is not a contraindication" is "may be given"
@@ -132,14 +141,6 @@ def _is_gone(denial: Denial, first: Wording, second: Wording) -> bool:
             for place in bits(sure):
                 rivals |= load_tables().rivals[place]
     return not rivals & second.possible & ~first.possible
-
-
-def bits(number: int):
-    """The places of the ones in a number."""
-    while number:
-        low = number & -number
-        yield low.bit_length() - 1
-        number ^= low
 
 
 def prefix_change(original: Wording, paraphrase: Wording) -> str | None:

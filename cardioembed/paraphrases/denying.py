@@ -10,7 +10,8 @@ from cardioembed.paraphrases.wording import NEGATING, Wording
 # Words that deny what follows them, each with the word that must come next (or any).
 DENYING_VERBS = {
     "fail": "to", "fails": "to", "failed": "to", "failing": "to", "failure": "to", "unable": "to", "inability": "to",
-    "incapable": "of", "devoid": "of", "free": "of", "absence": "of", "absent": "", "lack": "", "lacks": "", "lacked": "", "lacking": "",
+    "incapable": "of", "devoid": "of", "free": "of", "absence": "of",
+    "absent": "", "lack": "", "lacks": "", "lacked": "", "lacking": "",
 }  # fmt: skip
 DENIERS = NEGATING | DENYING_VERBS.keys()
 # Words that can carry a denial without a negator; wide on purpose, * stands for any ending.
@@ -27,7 +28,7 @@ _DENIAL_WORDS = """
     silent* impair* beyond exceed* short below under equal* same constant stable already still yet too devoid
     against needless redundant pointless futile spurious* false* separate* away whether reserv* surviv* remain*
     leav* left doubt* question* most elud* escap* defer* lest mandatory continu* keep* kept cap capped permit* fixed
-    depriv*    before although though decline* refus* reject* oppos* unlike differ* elsewhere solely exclusively mere*
+    depriv* before although though decline* refus* reject* oppos* unlike differ* elsewhere solely exclusively mere*
 """.split()
 _DENIAL = re.compile(
     rf"(?:{'|'.join(_DENIAL_WORDS)})|\w+less|\w+-free".replace("*", r"\w*"),
@@ -46,10 +47,12 @@ def can_deny(word: str) -> bool:
     return bool(_DENIAL.fullmatch(word))
 
 
-def new_denials(wording: Wording, other: Wording) -> bool:
+def new_denials(wording: Wording, other: Wording, besides: frozenset[str] | set[str] = NEGATING) -> bool:
     """Whether a text has a word that can carry a denial and that the other does not hold, nor a word of its family."""
     return any(
-        can_deny(word) and is_new(wording, at, other) for at, word in enumerate(wording.words) if word not in NEGATING
+        can_deny(word) and is_new(wording, at, other)
+        for at, word in enumerate(wording.words)
+        if word not in NEGATING and word not in besides
     )
 
 

@@ -45,7 +45,9 @@ def _denial(lost: list[str], added: list[str]) -> tuple[str, str] | None:
     for first, second, what in ((lost, added, "lost"), (added, lost, "added")):
         negator = next((word for word in first if word in NEGATING), None)
         kept = {word[:4] for word in first}
-        if negator and len(NEGATING.intersection(first)) == 1 and not any(word in NEGATING or (can_deny(word) and word[:4] not in kept) for word in second):
+        if not negator or len(NEGATING.intersection(first)) > 1:
+            continue  # "not without risk" denies nothing
+        if not any(word in NEGATING or (can_deny(word) and word[:4] not in kept) for word in second):
             return "negation_changed", f"{what} the negation {negator!r}"
     return None
 

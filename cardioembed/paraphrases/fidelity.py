@@ -18,6 +18,7 @@ from cardioembed.paraphrases.meaning import name_change, pole_change, residual_c
 from cardioembed.paraphrases.quantities import number_change, unit_change, word_number_change
 from cardioembed.paraphrases.rates import rate_change
 from cardioembed.paraphrases.roles import role_reversal
+from cardioembed.paraphrases.turns import exchanged_places
 from cardioembed.paraphrases.wording import Wording
 
 
@@ -59,7 +60,7 @@ def _meaning(original: Wording, paraphrase: Wording) -> Rejection | None:
         return Rejection("name_changed", detail)
     if change := pole_change(original, paraphrase) or residual_change(original, paraphrase):
         return Rejection(*change)
-    if detail := role_reversal(original, paraphrase):
+    if detail := exchanged_places(original, paraphrase) or role_reversal(original, paraphrase):
         return Rejection("role_changed", detail)
     if detail := comparison_change(original, paraphrase):
         return Rejection("direction_changed", detail)

@@ -20,7 +20,8 @@ _UP = (
     rf"(?:{_MORE}) than|after(?: the (?:first|initial))?|not? (?:{_LESS}) than|not (?:under|below)|>=?|≥|⩾"
 )
 _DOWN = (
-    rf"within(?: the (?:first|initial))?|(?:in|during|over) the (?:first|initial)|below|under|at most|(?:a )?maximum(?: of)?|up to|(?:{_LESS}) than|"
+    rf"within(?: the (?:first|initial))?|(?:in|during|over) the (?:first|initial)|"
+    rf"below|under|at most|(?:a )?maximum(?: of)?|up to|(?:{_LESS}) than|"
     rf"not? (?:{_MORE}) than|not (?:over|above|to exceed|exceed\w*)|never exceed\w*|without exceeding|<=?|≤|⩽"
 )
 _FILLER = r"(?:\s|about|around|roughly|approximately|or equal to|of|an?|the|some|age|aged)*"

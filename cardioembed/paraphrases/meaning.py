@@ -6,10 +6,8 @@ even as a possible reading, and a rival of it came in that the original does not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cardioembed.paraphrases.denying import can_deny, is_new, may_deny
-from cardioembed.paraphrases.tables import Name, load_tables
+from cardioembed.paraphrases.tables import Name, bits, load_tables
 from cardioembed.paraphrases.wording import Wording, are_rival_names
 
 # Above this overlap of their words two texts are one sentence with a few words exchanged.
@@ -20,6 +18,9 @@ _EMPTY = frozenset(
     "who whom whose when while if then also into per each patient patients person people subject subjects".split()
 )
 _COMPARING = frozenset("than compared versus unlike relative".split())
+# Up to so many words of content may differ between two texts that are nearly one; and what is looked for there.
+_RESIDUE = 3
+_GRADED = frozenset(("direction_changed", "severity_changed", "temporality_changed"))
 # A word under one of these is not asserted.
 _DENYING = frozenset(
     "no not never without unless until cannot nor neither fail fails failed failure absence hardly "
@@ -47,8 +48,8 @@ def pole_change(original: Wording, paraphrase: Wording) -> tuple[str, str] | Non
     """The reason and the detail of an assertion that turned into its rival, or None."""
     tables = load_tables()
     lost, added = original.sure & ~paraphrase.sure, paraphrase.sure & ~original.sure
-    for place in _bits(original.sure & (lost | tables.modifiers)):
-        for rival in _bits(tables.rivals[place] & paraphrase.sure & (added | tables.modifiers)):
+    for place in bits(original.sure & (lost | tables.modifiers)):
+        for rival in bits(tables.rivals[place] & paraphrase.sure & (added | tables.modifiers)):
             one_way = lost >> place & 1 and added >> rival & 1
             if (
                 (one_way and _turned(original, paraphrase, place, rival))
@@ -60,28 +61,24 @@ def pole_change(original: Wording, paraphrase: Wording) -> tuple[str, str] | Non
 
 def residual_change(original: Wording, paraphrase: Wording) -> tuple[str, str] | None:
     """A change between two texts that share nearly all words of content: what only may mean a pole counts there."""
-    lost, added = original.vocabulary - paraphrase.vocabulary, paraphrase.vocabulary - original.vocabulary
-    if not (0 < len(lost) <= 2 * _RESIDUE and 0 < len(added) <= 2 * _RESIDUE):
+    shared = len(original.vocabulary & paraphrase.vocabulary)
+    if any(not 0 < len(wording.vocabulary) - shared <= 2 * _RESIDUE for wording in (original, paraphrase)):
         return None
-    if may_deny(original) or may_deny(paraphrase) or not _COMPARING.isdisjoint(original.vocabulary | paraphrase.vocabulary):
+    if any(may_deny(wording) or not _COMPARING.isdisjoint(wording.vocabulary) for wording in (original, paraphrase)):
         return None
     (kept, left, before), (_, right, after) = _residue(original, paraphrase), _residue(paraphrase, original)
     if max(left, right) > _RESIDUE or kept < min(2, max(left, right)) or before & after:
         return None
     tables = load_tables()
-    for place in _bits(before & ~(tables.modifiers | tables.beside | tables.claims)):
+    for place in bits(before & ~(tables.modifiers | tables.beside | tables.claims)):
         rivals = tables.rivals[place]
         if tables.reasons[place] not in _GRADED:
             continue
         asserted = original.sure >> place & 1 or paraphrase.sure & rivals & after
         if asserted and rivals & after and not paraphrase.sure >> place & 1 and not original.sure & rivals & after:
-            rival = next(_bits(rivals & after))
+            rival = next(bits(rivals & after))
             return tables.reasons[place], f"{tables.poles[place][1]} became {tables.poles[rival][1]}"
     return None
-
-
-_RESIDUE = 3
-_GRADED = frozenset(("direction_changed", "severity_changed", "temporality_changed"))
 
 
 def _residue(wording: Wording, other: Wording) -> tuple[int, int, int]:
@@ -101,7 +98,7 @@ def _residue(wording: Wording, other: Wording) -> tuple[int, int, int]:
         if at in new:
             poles |= possible
     rivals = load_tables().rivals
-    return content - fresh, fresh, sum(1 << place for place in _bits(poles) if not rivals[place] & poles)
+    return content - fresh, fresh, sum(1 << place for place in bits(poles) if not rivals[place] & poles)
 
 
 def _turned(original: Wording, paraphrase: Wording, place: int, rival: int) -> bool:
@@ -158,13 +155,6 @@ def _following(wording: Wording, place: int) -> set[str]:
     return found
 
 
-def _bits(number: int) -> Iterator[int]:
-    while number:
-        low = number & -number
-        yield low.bit_length() - 1
-        number ^= low
-
-
 def same_end(original: Wording, paraphrase: Wording) -> bool:
     """Whether a comparison, if there is one, is told from the same end: "A is lower than B" is "B is higher than A"."""
     if _COMPARING.isdisjoint(original.vocabulary) or _COMPARING.isdisjoint(paraphrase.vocabulary):
@@ -184,9 +174,8 @@ def _heads(wording: Wording, place: int) -> set[str]:
     """The first word of content behind each word of a pole; "left or right atrium" gives both the same."""
     modifiers = load_tables().modifiers
     skipped = {at for at, sure, _ in wording.meanings if sure & modifiers & (1 << place | load_tables().rivals[place])}
+    skipped |= {at for at, sure, _ in wording.meanings if sure & modifiers and wording.words[at - 1] in ("and", "or")}
     heads = set()
-    joined = {at for at, sure, _ in wording.meanings if sure & modifiers and wording.words[at - 1] in ("and", "or")}
-    skipped |= joined
     for at, sure, _ in wording.meanings:
         if sure >> place & 1:
             following = [i for i in range(at + 1, min(at + 6, len(wording.words))) if i not in skipped]

@@ -5,12 +5,21 @@ from __future__ import annotations
 from itertools import pairwise
 
 from cardioembed.paraphrases.denying import may_deny
+from cardioembed.paraphrases.turns import BEING, NOT_OBJECT
 from cardioembed.paraphrases.wording import Wording
+
+
+def _forms(verb: str) -> tuple[str, str, str]:
+    """A verb, its third person and its participle: "supply", "supplies", "supplied"."""
+    if verb.endswith("y"):
+        return verb, verb[:-1] + "ies", verb[:-1] + "ied"
+    return verb, verb + ("es" if verb.endswith(("s", "sh")) else "s"), verb.removesuffix("e") + "ed"
+
 
 # Verbs that lead from the doer to what is done; "by" behind a participle leads back.
 _VERBS = {
     form: kind
-    for kind, stems in {
+    for kind, verbs in {
         "cause": "cause induce produce provoke trigger precipitate elicit evoke generate promote",
         "inhibit": "inhibit block suppress antagonise antagonize",
         "raise": "raise increase elevate augment enhance potentiate",
@@ -26,21 +35,15 @@ _VERBS = {
         "complicate": "complicate",
         "prevent": "prevent avert",
     }.items()
-    for stem in stems.split()
-    for form in (stem, stem.rstrip("y") + ("ies" if stem.endswith("y") else "s"), stem.rstrip("ey") + ("ied" if stem.endswith("y") else "ed"))
-}  # fmt: skip
-_VERBS |= {
-    "fed": "supply",
-    "feeds": "supply",
-    "follows": "precede back",
-    "followed": "precede back",
-    "complicates": "cause back",
-}
+    for verb in verbs.split()
+    for form in _forms(verb)
+} | {"fed": "supply", "follows": "precede back", "followed": "precede back", "complicates": "cause back"}
 # Two words that lead forward or back.
 _PAIRS = {
     pair: kind
     for kind, pairs in {
-        "cause": "bring_about brings_about brought_about lead_to leads_to led_to leading_to result_in results_in resulted_in rise_to predispose_to predisposes_to "
+        "cause": "bring_about brings_about brought_about lead_to leads_to led_to leading_to result_in results_in "
+                 "resulted_in rise_to predispose_to predisposes_to "
                  "brings_on brought_on bring_on factor_for cause_of responsible_for contributes_to contribute_to",
         "cause back": "due_to result_of results_from result_from resulted_from secondary_to arises_from arise_from "
                       "consequence_of complication_of attributable_to stems_from stem_from originates_from "
@@ -52,20 +55,8 @@ _PAIRS = {
     for pair in (tuple(p.split("_")) for p in pairs.split())
 }  # fmt: skip
 _LEADING = frozenset(first for first, _ in _PAIRS)
-_BEING = frozenset("is are was were be been being gets got the a an its their common commonest main other frequent "
-                   "leading rare most many these important and or of with in to for from".split())  # fmt: skip
-_NOT_OBJECT = frozenset(
-    "of being is are was were by with when as after in during to at on from if while and or because before than for "
-    "until once without through over but more less then under should can may must will would could might have has had do "
-    "who which that not".split()
-)
 _MODAL = frozenset("to can may might will could should must would also not often usually".split())
 _REACH = 6
-# Around these the order of two things does not matter.
-_SYMMETRIC = frozenset(
-    "with between versus equal equals both resemble resembles associated linked related compared than coexist "
-    "accompany accompanies correlate correlates near beside join joins meets".split()
-)
 # Words that put one thing after another: "A after B", "After B, A".
 _AFTER = frozenset(("after", "following"))
 _ORDER = _AFTER | {"before"}
@@ -78,10 +69,6 @@ def role_reversal(original: Wording, paraphrase: Wording) -> str | None:
     For each kind of verb that both texts hold once, the words of content within reach before and behind it are
     compared crosswise: something of both ends must have moved to the other side, and nothing of the doer stayed.
     """
-    if swapped := _swapped(original, paraphrase):
-        return swapped
-    if turned := _turned_round(original, paraphrase):
-        return turned
     if "than" in original.vocabulary or "than" in paraphrase.vocabulary:
         return None
     before = _directed(original) | _ordered(original)
@@ -94,56 +81,6 @@ def role_reversal(original: Wording, paraphrase: Wording) -> str | None:
         if all(crosswise) and not doer & other_doer and sum(map(len, crosswise)) >= len(done & other_done):
             return f"{kind}: {min(doer & other_done)} and {min(done & other_doer)} changed places"
     return None
-
-
-def _swapped(original: Wording, paraphrase: Wording) -> str | None:
-    """Two stretches that changed places around words that stayed, in texts of the same words: "A informed B"."""
-    if original.vocabulary != paraphrase.vocabulary or not _SYMMETRIC.isdisjoint(original.vocabulary):
-        return None
-    first, second = ([(w, k) for w, k in zip(text.words, text.keys, strict=True) if w not in ("a", "an", "the")]
-                     for text in (original, paraphrase))  # fmt: skip
-    shorter = min(len(first), len(second))
-    start = next((at for at in range(shorter) if first[at] != second[at]), shorter)
-    end = next((at for at in range(shorter - start) if first[-1 - at] != second[-1 - at]), shorter - start)
-    first, second = first[start : len(first) - end], second[start : len(second) - end]
-    if len(first) != len(second) or len(first) > 3 * _REACH:
-        return None
-    for left in range(1, min(_REACH, len(first) - 1)):
-        for right in range(1, min(_REACH, len(first) - left)):
-            middle = first[left:-right]
-            if first[:left] == second[-left:] and first[-right:] == second[:right] and second[right:-left] == middle:
-                if all(any(key for _, key in part) for part in (first[:left], middle, first[-right:])):
-                    return f"{first[0][0]} and {first[-1][0]} changed places"
-    return None
-
-
-def _turned_round(original: Wording, paraphrase: Wording) -> str | None:
-    """A verb that both texts hold in one form and voice, with the words of content beside it exchanged."""
-    for verb in original.vocabulary & paraphrase.vocabulary:
-        if verb[-1] in "sd" and verb.endswith(("s", "ed")) and (sides := _beside(original, verb)):
-            before, behind = sides
-            if before != behind and _beside(paraphrase, verb) == (behind, before):
-                return f"{before} {verb} {behind} became {behind} {verb} {before}"
-    return None
-
-
-def _beside(wording: Wording, verb: str) -> tuple[str, str] | None:
-    """The nearest keys before and behind a verb in the active voice, where it has an object."""
-    words, keys = wording.words, wording.keys
-    place = words.index(verb)
-    if not 0 < place < len(words) - 1 or not keys[place] or verb in _SYMMETRIC:
-        return None
-    if words[place - 1] in _BEING or not _has_object(words, place):
-        return None
-    before = next((key for key in reversed(keys[max(0, place - 3) : place]) if key), "")
-    behind = next((key for key in keys[place + 1 : place + 4] if key), "")
-    return (before, behind) if before and behind else None
-
-
-def _has_object(words: list[str], place: int) -> bool:
-    """Whether an object follows a verb; behind a participle only an article shows it."""
-    behind = words[place + 1]
-    return behind in ("the", "a", "an", "its", "their") or (words[place][-1] == "s" and behind not in _NOT_OBJECT)
 
 
 def _directed(wording: Wording) -> dict[str, tuple[set[str], set[str]]]:
@@ -190,7 +127,7 @@ def _way(words: list[str], place: int) -> int | None:
     before, behind = words[place - 1] if place else "", words[place + 1] if place + 1 < len(words) else ""
     if behind == "by" and words[place].endswith("ed"):
         return 1
-    if not place or not behind or before in _BEING or behind in _NOT_OBJECT:
+    if not place or not behind or before in BEING or behind in NOT_OBJECT:
         return None
     inflected = words[place].endswith(("s", "ed"))
     return 0 if inflected or before in _MODAL or before.endswith("s") else None

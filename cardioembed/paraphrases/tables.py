@@ -62,7 +62,9 @@ def spelling(token: str) -> str:
 def load_tables() -> Tables:
     """The tables of ``meaning.yaml``, read once."""
     path = files("cardioembed.paraphrases").joinpath("meaning.yaml")
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.load(
+        path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
     axes = {name: [pole for pole in axis if pole not in ("reason", "mode")] for name, axis in content["axes"].items()}
     poles = [(axis, pole) for axis, names in axes.items() for pole in names]
     number = {pole: place for place, pole in enumerate(poles)}
@@ -130,6 +132,14 @@ def _name_groups(content: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "drug", kind, items
     for axis, items in content["names"].items():
         yield axis, axis, items
+
+
+def bits(number: int) -> Iterator[int]:
+    """The places of the ones in a number, from the lowest."""
+    while number:
+        low = number & -number
+        yield low.bit_length() - 1
+        number ^= low
 
 
 def _flagged(axes: dict[str, Any], number: dict[tuple[str, str], int], mode: str) -> int:

@@ -12,8 +12,9 @@ from cardioembed.paraphrases.tables import Meaning, Name, Tables, load_tables, p
 _TOKEN = re.compile(r"\w+(?:'[a-z]+)?")
 # Words without content of their own; those that compare or count stand here as well.
 _EMPTY = FUNCTION_WORDS["en"] | frozenset(
-    "a had did do does doing so such his her any all some many much very quite rather who whom whose what while also per each "
-    "patient patients person people subject subjects individual individuals case cases them would could might shall "
+    "a had did do does des doing so such his her any all some many much very quite rather who whom whose what "
+    "while also per each patient patients person people subject subjects individual individuals case cases them would "
+    "could might shall "
     "about over up out upon within among via due both either one ones other others same like just even still often "
     "usually typically generally commonly mainly largely mostly however thus hence therefore thereby".split()
 )
@@ -53,34 +54,36 @@ class Wording:
         self.bound: set[int] = set()  # places of denials that are part of a phrase with a meaning of its own
         self.meanings: list[tuple[int, int, int]] = []  # place, poles asserted, poles possibly meant
         self.names: set[Name] = set()
-        all_sure = all_possible = end = 0
-        last = len(lexemes) - 1
+        self.sure = self.possible = 0
+        self._read(lexemes)
+
+    def _read(self, lexemes: list[Lexeme]) -> None:
+        """Look up what each word and phrase asserts."""
+        words, end, last = self.words, 0, len(lexemes) - 1
         for place, lexeme in enumerate(lexemes):
             if not lexeme.active or place < end:
                 continue
-            sure, possible, names = lexeme.meaning
+            meaning = lexeme.meaning
             if (
                 lexeme.begins
                 and place < last
                 and (options := _phrases(lexeme.word, words[place + 1]))
                 and (found := self._phrase(place, options))
             ):
-                if found[1] == Meaning():
+                hides = found[1] == Meaning()
+                if hides or lexeme.word in NEGATING:
                     end = found[0]
-                    if lexeme.word in NEGATING:
-                        self.bound.update(range(place, end))
-                    continue
-                sure, possible, names = lexeme.meaning | found[1]
                 if lexeme.word in NEGATING:
-                    sure, possible, names = found[1]
-                    end = found[0]
                     self.bound.update(range(place, end))
-            all_sure |= sure
-            all_possible |= possible
+                if hides:
+                    continue
+                meaning = found[1] if end > place else meaning | found[1]
+            sure, possible, names = meaning
+            self.sure |= sure
+            self.possible |= possible
             self.meanings.append((place, sure, possible))
             if names:
                 self.names.update(names)
-        self.sure, self.possible = all_sure, all_possible
 
     def _phrase(self, start: int, options: tuple[_Option, ...]) -> tuple[int, Meaning] | None:
         """The end and the meaning of the longest phrase that begins at a word."""

@@ -356,3 +356,21 @@ def test_language_is_not_checked_where_none_is_given():
 )
 def test_titles_are_headings(paraphrase):
     assert reason(ADENOSINE, paraphrase) == "heading"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Within seconds adenosine ends the tachycardia. Would you like another version?", "prompt_echo"),
+        ("Within seconds adenosine ends the tachycardia. (I kept the drug's name.)", "prompt_echo"),
+        ("Within seconds adenosine ends the tachycardia. Note: nothing was left out.", "prompt_echo"),
+        ("In simpler terms: adenosine ends the tachycardia within seconds.", "prompt_echo"),
+        ("Here you go! Adenosine ends the tachycardia within seconds.", "prompt_echo"),
+        ("I'm not comfortable with statements about adenosine and tachycardia.", "refusal"),
+        ("For adenosine in tachycardia within seconds, please consult a professional.", "refusal"),
+        ("Of type I, the tachycardia is ended by adenosine in seconds.", None),
+        ("Within seconds, as intended, adenosine ends the tachycardia: a quick effect.", None),
+    ],
+)
+def test_remarks_of_a_model_at_either_end(answer, expected):
+    assert reason(ADENOSINE, answer) == expected

@@ -4,8 +4,9 @@ import yaml
 from cardioembed.paraphrases.comparisons import comparison_change
 from cardioembed.paraphrases.denials import negation_change, prefix_change
 from cardioembed.paraphrases.exchanges import exchange
-from cardioembed.paraphrases.meaning import name_change, pole_change
+from cardioembed.paraphrases.meaning import name_change, pole_change, residual_change
 from cardioembed.paraphrases.roles import role_reversal
+from cardioembed.paraphrases.turns import exchanged_places
 from cardioembed.paraphrases.wording import Wording, load_tables
 
 
@@ -143,3 +144,136 @@ def test_table_file_is_yaml_that_spells_words_only():
              for w in text.split()]  # fmt: skip
     assert len(words) > 500
     assert [w for w in words if w != w.lower() or w.strip("*?_abcdefghijklmnopqrstuvwxyz0123456789")] == []
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "detail"),
+    [
+        (
+            "Statins do not reduce pain without claudication.",
+            "In people free of claudication statins reduce pain.",
+            "not",
+        ),
+        ("Massage failed to stop the attack.", "The attack was terminated by massage.", "failed"),
+        ("A pericardial rub was absent.", "There was a pericardial rub.", "absent"),
+        ("Beta blockers should not be withdrawn.", "The discontinuation of beta blockers is advised.", "not"),
+        ("The shunt impairs growth.", "The shunt is unable to impair growth.", "unable"),
+    ],
+)
+def test_denial_is_matched_with_what_it_denies(original, paraphrase, detail):
+    assert detail in judged(negation_change, original, paraphrase)
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("It is not uncommon to see a rub.", "A rub is commonly seen."),
+        ("Asthma is not a contraindication to it.", "It may be given in asthma."),
+        ("Neither drug is safe in this state.", "In this state both drugs are hazardous."),
+        ("The infarct was treated without delay, not later.", "Treatment of the infarct was immediate."),
+        ("A third of them had no thrombus.", "Thrombus was found in two thirds of them."),
+        ("Therapy should not be stopped.", "One must not discontinue therapy."),
+    ],
+)
+def test_denial_told_in_another_way_passes(original, paraphrase):
+    assert judged(negation_change, original, paraphrase) is None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("Obesity predisposes to sleep apnoea.", "Sleep apnoea is a risk factor for obesity."),
+        ("Rifampicin lowers the level of warfarin.", "The level of rifampicin is lowered by warfarin."),
+        ("Oedema developed years after infarction.", "Infarction developed years after oedema."),
+        ("The rash preceded joint pain.", "The rash followed joint pain."),
+    ],
+)
+def test_doer_and_done_that_changed_places(original, paraphrase):
+    assert judged(role_reversal, original, paraphrase) is not None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("Obesity predisposes to sleep apnoea.", "Obesity is a risk factor for sleep apnoea."),
+        ("Rifampicin lowers the level of warfarin.", "The level of warfarin is lowered by rifampicin."),
+        ("Oedema developed years after infarction.", "After infarction, oedema developed within years."),
+        ("The rash preceded joint pain.", "The rash was followed by joint pain."),
+    ],
+)
+def test_doer_and_done_told_from_the_other_end_pass(original, paraphrase):
+    assert judged(role_reversal, original, paraphrase) is None
+    assert judged(exchanged_places, original, paraphrase) is None
+
+
+def test_places_exchanged_around_any_verb():
+    assert judged(exchanged_places, "The fellow taught the nurse.", "The nurse taught the fellow.") is not None
+    assert judged(exchanged_places, "The fellow and the nurse spoke.", "The nurse and the fellow spoke.") is None
+    assert judged(exchanged_places, "Rest helps with pain.", "Pain helps with rest.") is None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("Strokes were fewer with apixaban than with warfarin.", "Apixaban led to more strokes than warfarin."),
+        ("Levels are higher in women than in men.", "Men have greater levels than women."),
+        ("Surgery was preferred to stenting.", "Stenting was favoured over surgery."),
+        (
+            "Rubs are more typical of uraemia than of infarction.",
+            "A rub is more characteristic of infarction than of uraemia.",
+        ),
+    ],
+)
+def test_comparison_turned_round(original, paraphrase):
+    assert judged(comparison_change, original, paraphrase) is not None
+
+
+def test_comparison_told_from_the_other_side_passes():
+    original = "Strokes were fewer with apixaban than with warfarin."
+    assert judged(comparison_change, original, "Warfarin led to more strokes than apixaban.") is None
+    original = "Death was commoner after delay than early on."
+    assert judged(comparison_change, original, "Compared with delay, death was rarer early on.") is None
+    original = "Surgery was preferred to stenting."
+    assert judged(comparison_change, original, "Surgery was favoured over stenting.") is None
+
+
+def test_what_only_may_mean_a_pole_counts_between_nearly_equal_texts():
+    assert judged(residual_change, "Complications were serious.", "Complications were mild.")[0] == "severity_changed"
+    assert (
+        judged(residual_change, "Pressure goes up on nitrates.", "Nitrates lower the pressure.")[0]
+        == "direction_changed"
+    )
+    assert judged(residual_change, "Complications were serious.", "Complications were grave.") is None
+    far = "Complications of the long operation on both valves were serious in the elderly."
+    assert judged(residual_change, far, "Mild trouble followed surgery.") is None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "reason"),
+    [
+        ("It is stopped before the biopsy.", "It is stopped once the biopsy is over.", "temporality_changed"),
+        (
+            "The drain stays until the lung expands.",
+            "The drain is inserted once the lung expands.",
+            "temporality_changed",
+        ),
+        ("Cardioversion is immediate.", "Cardioversion may be postponed.", "temporality_changed"),
+        ("A small effusion was seen.", "A large fluid collection was seen.", "severity_changed"),
+        ("Myxomas rarely recur.", "Myxomas usually come back.", "severity_changed"),
+        ("Smokers should be counselled.", "There is no need to counsel smokers.", "negation_changed"),
+        ("The patient denied pain.", "The patient complained of pain.", "negation_changed"),
+    ],
+)
+def test_wider_families_of_words(original, paraphrase, reason):
+    assert judged(pole_change, original, paraphrase)[0] == reason
+
+
+def test_state_in_two_words_is_the_state_in_one():
+    assert judged(name_change, "Hypokalaemia is harmful.", "A low potassium is harmful.") is None
+    assert judged(name_change, "Hypokalaemia is harmful.", "Raised potassium is harmful.") is not None
+
+
+def test_words_of_a_family_share_a_key_and_words_without_content_have_none():
+    first, second = Wording("The renal withdrawal of it"), Wording("kidney discontinuation")
+    assert first.keys == ["", second.keys[0], second.keys[1], "", ""]
+    assert Wording("kidney").keys != Wording("liver").keys

@@ -152,3 +152,67 @@ def test_same_rate_is_no_change(original, paraphrase):
 )
 def test_changed_rate_is_named(original, paraphrase, detail):
     assert changes(rate_change, original, paraphrase) == detail
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("It is given twice a day.", "It is given every 12 hours."),
+        ("They come every six months.", "They come twice a year."),
+        ("Half a gram is infused.", "An infusion of 500 mg is given."),
+        ("One and a half litres were drained.", "Drainage yielded 1500 ml."),
+        ("It took a quarter of an hour.", "It took 15 minutes."),
+        ("Women in their thirties took part.", "Women aged 30 to 39 took part."),
+        ("Children with trisomy 21 were seen.", "Children with Down syndrome were seen."),
+        ("A 12-lead ECG is recorded.", "An electrocardiogram is recorded."),
+        ("Three fifths of the volume is ejected.", "The ejection fraction is 60%."),
+        ("Four of the eight needed drainage.", "Half of the eight needed drainage."),
+        ("Seventy percent came from there.", "Seven out of every ten came from there."),
+        ("Some 5% of them died.", "Of them, 95% stayed alive."),
+        ("Eight out of ten survived.", "One in five died."),
+        ("About 100 000 beats a day.", "About one hundred thousand beats a day."),
+        ("The dose of 5 mg was increased threefold.", "The dose of 5 mg was tripled."),
+        ("It fell by two thirds, from 60 to 20.", "It fell from 60 to 20, one third of what it was."),
+    ],
+)
+def test_numbers_told_in_other_ways_are_no_change(original, paraphrase):
+    assert changes(number_change, original, paraphrase) is None
+    assert changes(word_number_change, original, paraphrase) is None
+    assert changes(unit_change, original, paraphrase) is None
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase"),
+    [
+        ("It is given twice a day.", "It is given every 8 hours."),
+        ("Half a gram is infused.", "An infusion of 250 mg is given."),
+        ("Some 5% of them died.", "Of them, 90% stayed alive."),
+        ("Some 40% of them died.", "Some 60% of them died."),
+        ("Women in their thirties took part.", "Women aged 50 to 59 took part."),
+        ("Children with trisomy 21 were seen.", "Children with Edwards syndrome were seen."),
+        ("Three fifths of the volume is ejected.", "The ejection fraction is 35%."),
+        ("The valve has two leaflets, both thin.", "The valve has three leaflets, both thin."),
+        ("A third of them relapse.", "Two thirds of them relapse."),
+    ],
+)
+def test_numbers_that_changed_are_seen_in_other_words(original, paraphrase):
+    assert changes(number_change, original, paraphrase) or changes(word_number_change, original, paraphrase)
+
+
+@pytest.mark.parametrize(
+    ("original", "paraphrase", "changed"),
+    [
+        ("Screen them after the first 24 hours.", "Screen them in the initial 24 hours.", True),
+        ("It appears more than thirty days later.", "It appears in the first thirty days.", True),
+        ("Give it within 3 hours.", "Give it in the first 3 hours.", False),
+        ("Infuse it over 2 hours.", "The infusion is complete within 2 hours.", False),
+    ],
+)
+def test_a_span_of_time_is_a_limit(original, paraphrase, changed):
+    assert bool(changes(limit_change, original, paraphrase)) == changed
+
+
+def test_spelt_numbers_are_put_together():
+    assert {"120", "2.5"} <= stated_numbers("One hundred and twenty of them took two and a half tablets.")
+    assert "1000000" in stated_numbers("One million people.")
+    assert "25" not in stated_numbers("Twenty tablets for five days.")
