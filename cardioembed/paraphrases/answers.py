@@ -61,6 +61,7 @@ _HINTS = frozenset(
     "reworded rewrite rewritten output answer original system user assistant hope let feel think language ai "
     "requested instructed meaning anything happy glad version wording tone style consult context".split()
 )
+_CAPITAL = re.compile(r"\b[^\W\d_a-z]")  # any letter outside a to z, to settle most texts at once
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -112,5 +113,7 @@ def heading(original: str, paraphrase: str) -> str | None:
 
 def _is_titled(text: str) -> bool:
     """Whether nearly every long word begins with a capital, as in headings."""
+    if len(_CAPITAL.findall(text)) < 3:
+        return False
     words = _LONG_WORD.findall(text)
     return len(words) > 2 and sum(word[0].isupper() for word in words) >= 0.8 * len(words)

@@ -55,10 +55,9 @@ def _swapped(original: Wording, paraphrase: Wording) -> str | None:
 def _turned_round(original: Wording, paraphrase: Wording) -> str | None:
     """A verb that both texts hold in one form and voice, with the words of content beside it exchanged."""
     words = original.words
-    for place in range(2, len(words)):
-        verb = words[place - 1]
-        if words[place] in _ARTICLES and verb.endswith(("s", "ed")) and verb in paraphrase.vocabulary:
-            sides = _beside(original, verb)
+    for place, word in enumerate(words):
+        if word in _ARTICLES and place > 1 and (verb := words[place - 1]).endswith(("s", "ed")):
+            sides = _beside(original, verb) if verb in paraphrase.vocabulary else None
             if sides and sides[0] != sides[1] and _beside(paraphrase, verb) == sides[::-1]:
                 return f"{sides[0]} {verb} {sides[1]} became {sides[1]} {verb} {sides[0]}"
     return None
