@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
+from operator import attrgetter
 
 from cardioembed.paraphrases.languages import FUNCTION_WORDS
 from cardioembed.paraphrases.tables import Meaning, Name, Tables, load_tables, prefixed, spelling
@@ -35,6 +37,8 @@ NEGATING = frozenset("no not never none nor neither without cannot nothing non".
 
 _Option = tuple[tuple[str, ...], Meaning]  # what else belongs to a phrase, and what the phrase means
 
+_WORD_OF, _KEY_OF, _IS_ACTIVE = attrgetter("word"), attrgetter("key"), attrgetter("active")
+
 
 class Wording:
     """A text taken apart once: its words, their set, what is asserted where, and all that may be meant."""
@@ -48,42 +52,38 @@ class Wording:
         if not load_tables().spelt_out.keys().isdisjoint(tokens):
             tokens = [word for token in tokens for word in load_tables().spelt_out.get(token, (token,))]
         lexemes = list(map(_lexeme, tokens))
-        self.words = words = [lexeme.word for lexeme in lexemes]
-        self.keys = [lexeme.key for lexeme in lexemes]
-        self.vocabulary = set(words)
-        self.bound: set[int] = set()  # places of denials that are part of a phrase with a meaning of its own
+        self.words = list(map(_WORD_OF, lexemes))
+        self.keys = list(map(_KEY_OF, lexemes))
+        self.vocabulary = set(self.words)
+        self.bound: frozenset[int] = frozenset()  # places of denials in phrases that have a meaning of their own
         self.meanings: list[tuple[int, int, int]] = []  # place, poles asserted, poles possibly meant
         self.names: set[Name] = set()
-        self.sure = self.possible = 0
-        self._read(lexemes)
+        self.sure, self.possible = self._read(lexemes)
 
-    def _read(self, lexemes: list[Lexeme]) -> None:
-        """Look up what each word and phrase asserts."""
+    def _read(self, lexemes: list[Lexeme]) -> tuple[int, int]:
+        """Look up what each word and phrase asserts; the poles asserted and those possibly meant in all."""
         words, end, last = self.words, 0, len(lexemes) - 1
-        for place, lexeme in enumerate(lexemes):
-            if not lexeme.active or place < end:
+        all_sure = all_possible = 0
+        for place, lexeme in compress(enumerate(lexemes), map(_IS_ACTIVE, lexemes)):
+            if place < end:
                 continue
-            meaning = lexeme.meaning
-            if (
-                lexeme.begins
-                and place < last
-                and (options := _phrases(lexeme.word, words[place + 1]))
-                and (found := self._phrase(place, options))
-            ):
-                hides = found[1] == Meaning()
-                if hides or lexeme.word in NEGATING:
-                    end = found[0]
-                if lexeme.word in NEGATING:
-                    self.bound.update(range(place, end))
-                if hides:
-                    continue
-                meaning = found[1] if end > place else meaning | found[1]
-            sure, possible, names = meaning
-            self.sure |= sure
-            self.possible |= possible
+            sure, possible, names = lexeme.meaning
+            if lexeme.begins and place < last and (options := _phrases(lexeme.word, words[place + 1])):
+                if found := self._phrase(place, options):
+                    hides, denies = found[1] == Meaning(), lexeme.word in NEGATING
+                    if denies:
+                        self.bound |= frozenset(range(place, found[0]))
+                    if hides or denies:
+                        end = found[0]
+                    if hides:
+                        continue
+                    sure, possible, names = found[1] if denies else lexeme.meaning | found[1]
+            all_sure |= sure
+            all_possible |= possible
             self.meanings.append((place, sure, possible))
             if names:
                 self.names.update(names)
+        return all_sure, all_possible
 
     def _phrase(self, start: int, options: tuple[_Option, ...]) -> tuple[int, Meaning] | None:
         """The end and the meaning of the longest phrase that begins at a word."""
