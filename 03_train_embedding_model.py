@@ -11,19 +11,16 @@ example python 03_train_embedding_model.py --config configs/laptop.yaml --set tr
 """
 
 import time
-
-import torch
+from typing import TYPE_CHECKING
 
 from cardioembed import stage
 from cardioembed.config import Settings, flatten
-from cardioembed.embedder.adapters import attach_lora, parameter_counts
-from cardioembed.embedder.card import model_card
-from cardioembed.embedder.encoder import Embedder, load_embedder
-from cardioembed.embedder.saving import save_model
 from cardioembed.evaluation.retrieval import rank_pairs, retrieval_items
 from cardioembed.records import Row, atomic_folder, atomic_path, normalise, read_jsonl, sha256, write_json
-from cardioembed.training.curves import loss_curve
-from cardioembed.training.trainer import Plan, Trainer
+from cardioembed.training.plan import Plan
+
+if TYPE_CHECKING:
+    from cardioembed.embedder.encoder import Embedder
 
 
 def main(settings: Settings) -> None:
@@ -37,7 +34,16 @@ def main(settings: Settings) -> None:
     steps = plan.steps_per_epoch(len(rows))
     print(f"  {len(rows):,} triplets, {steps} steps an epoch, {len(validation):,} validation pairs")
 
-    # 2. The frozen base and its adapter.
+    # 2. The frozen base and its adapter. torch takes seconds to import: what needs no model was checked before.
+    import torch
+
+    from cardioembed.embedder.adapters import attach_lora, parameter_counts
+    from cardioembed.embedder.card import model_card
+    from cardioembed.embedder.encoder import load_embedder
+    from cardioembed.embedder.saving import save_model
+    from cardioembed.training.curves import loss_curve
+    from cardioembed.training.trainer import Trainer
+
     embedder = load_embedder(
         settings.model.base, device=settings.device, **settings.model.model_dump(exclude={"base", "lora"})
     )
@@ -102,7 +108,7 @@ def main(settings: Settings) -> None:
     run.finish({"steps": progress.step, "tokens": progress.tokens}, following="04")
 
 
-def validate(embedder: Embedder, rows: list[Row]) -> dict[str, float]:
+def validate(embedder: "Embedder", rows: list[Row]) -> dict[str, float]:
     """Retrieval of the validation positives by their anchors."""
     anchors, positives = embedder.encode_pairs([row["anchor"] for row in rows], [row["positive"] for row in rows])
     ranked = rank_pairs(
@@ -115,7 +121,7 @@ def validate(embedder: Embedder, rows: list[Row]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in retrieval_items(ranked).items()}
 
 
-def _fingerprint(settings: Settings, embedder: Embedder, train_hash: str, validation_hash: str) -> dict:
+def _fingerprint(settings: Settings, embedder: "Embedder", train_hash: str, validation_hash: str) -> dict:
     decides = {key: value for key, value in flatten(settings).items() if key.startswith(("model.", "train.", "seed"))}
     return {**decides, "device": embedder.device.type, "train_sha256": train_hash, "validation_sha256": validation_hash}
 

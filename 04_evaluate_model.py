@@ -14,11 +14,8 @@ from pathlib import Path
 
 from cardioembed import stage
 from cardioembed.config import Settings, to_yaml
-from cardioembed.embedder.saving import load_model
 from cardioembed.errors import UserError
-from cardioembed.evaluation.figures import all_figures
-from cardioembed.evaluation.report import html_report, metrics_document, summary_sentences, terminal_table
-from cardioembed.evaluation.suite import TestSets, evaluate, load_concept_pairs, load_sts
+from cardioembed.evaluation.sets import TestSets, load_concept_pairs, load_sts
 from cardioembed.records import atomic_folder, read_jsonl, write_json
 
 
@@ -41,7 +38,12 @@ def main(settings: Settings) -> None:
     run.inputs += [*([Path(concepts)] if concepts else []), *sts.values()]
     print(f"  {len(pairs):,} test pairs, {len(sets.concepts)} concept pairs, {len(sts)} STS sets")
 
-    # 2. The same weights and evaluator twice: adapter off, adapter on.
+    # 2. The same weights and evaluator twice: adapter off, adapter on. torch is imported after all checks.
+    from cardioembed.embedder.saving import load_model
+    from cardioembed.evaluation.figures import all_figures
+    from cardioembed.evaluation.report import html_report, metrics_document, summary_sentences, terminal_table
+    from cardioembed.evaluation.suite import evaluate
+
     embedder = load_model(model_path, device=settings.device, trust_remote_code=settings.model.trust_remote_code)
     resamples = settings.evaluate.bootstrap_resamples
     results = {}

@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import safe_open
@@ -26,10 +27,11 @@ from safetensors.numpy import save_file
 
 from cardioembed import stage
 from cardioembed.config import Settings
-from cardioembed.embedder.encoder import Embedder
-from cardioembed.embedder.saving import load_model as _load_model
 from cardioembed.errors import UserError
 from cardioembed.records import atomic_path, read_jsonl
+
+if TYPE_CHECKING:
+    from cardioembed.embedder.encoder import Embedder
 
 QUESTIONS = (
     "Which patients with atrial fibrillation need an anticoagulant?",
@@ -47,21 +49,26 @@ class Hit:
     score: float
 
 
-def load_model(path: str | Path = "runs/laptop/03_model", device: str = "auto") -> Embedder:
+def load_model(
+    path: str | Path = "runs/laptop/03_model", device: str = "auto", trust_remote_code: bool = False
+) -> "Embedder":
     """Opens a trained model; it has ``encode`` and ``similarity``, see ``cardioembed.embedder.encoder.Embedder``.
 
     Args:
         path: A folder that stage 03 wrote, or a base by hub id or folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        trust_remote_code: Whether a base that needs code of its own may run it.
 
     Raises:
         UserError: Not a model, or not the weights it was saved with.
     """
-    return _load_model(path, device=device)
+    from cardioembed.embedder.saving import load_model as open_model  # torch takes seconds to import
+
+    return open_model(path, device=device, trust_remote_code=trust_remote_code)
 
 
 def search(
-    model: Embedder, query: str, texts: Sequence[str], vectors: np.ndarray | None = None, top_k: int = 5
+    model: "Embedder", query: str, texts: Sequence[str], vectors: np.ndarray | None = None, top_k: int = 5
 ) -> list[Hit]:
     """The texts most like a query, exactly, best first; equal scores in the order of the texts.
 
@@ -92,7 +99,7 @@ class CardiologySearch:
         vectors: Their vectors, if at hand.
     """
 
-    def __init__(self, model: Embedder, texts: Sequence[str], vectors: np.ndarray | None = None) -> None:
+    def __init__(self, model: "Embedder", texts: Sequence[str], vectors: np.ndarray | None = None) -> None:
         self.model = model
         self.texts = list(texts)
         if vectors is None:
@@ -109,7 +116,7 @@ class CardiologySearch:
             save_file({"vectors": self.vectors}, temporary, metadata=self._mark(self.model, self.texts))
 
     @classmethod
-    def open(cls, model: Embedder, texts: Sequence[str], path: Path) -> "CardiologySearch":
+    def open(cls, model: "Embedder", texts: Sequence[str], path: Path) -> "CardiologySearch":
         """Opens saved vectors.
 
         Raises:
@@ -121,7 +128,7 @@ class CardiologySearch:
             return cls(model, texts, saved.get_tensor("vectors"))
 
     @staticmethod
-    def _mark(model: Embedder, texts: Sequence[str]) -> dict[str, str]:
+    def _mark(model: "Embedder", texts: Sequence[str]) -> dict[str, str]:
         return {
             "texts": hashlib.sha256("\x1f".join(texts).encode()).hexdigest(),
             "model": model.identity,
@@ -134,7 +141,7 @@ def main(settings: Settings) -> None:
     (sentences_path,) = run.requires("01", "01_sentences.jsonl")
 
     print("\n1. Load")
-    model = _load_model(model_path, device=settings.device, trust_remote_code=settings.model.trust_remote_code)
+    model = load_model(model_path, device=settings.device, trust_remote_code=settings.model.trust_remote_code)
     print(f"  {model_path}: {model.dimension} dimensions, {model.recipe.pooling} pooling, on {model.device}")
 
     print("\n2. Encode one text or many")

@@ -16,7 +16,7 @@ demo: $(VENV)/.ready
 	$(RUN) 05_usage_example.py --config $(CONFIG)
 
 test: $(VENV)/.ready-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff check .

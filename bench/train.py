@@ -114,7 +114,8 @@ def our_embedder(settings: Settings):
 
 def train_ours(rows: list[Row], settings: Settings, steps: int, folder: Path, gradient_cache: bool) -> dict[str, Any]:
     """Seconds, real tokens and peak memory of ``steps`` steps; validation is empty and marks the time."""
-    from cardioembed.training.trainer import Plan, Trainer
+    from cardioembed.training.plan import Plan
+    from cardioembed.training.trainer import Trainer
 
     marks: list[tuple[float, int]] = []
 

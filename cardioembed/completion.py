@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-
-import httpx2
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def read_completion(text: str, retries: int, quote: Callable[[str], str]) -> Com
     return Completion(content, finish, *counts, retries)
 
 
-def retry_after(headers: httpx2.Headers) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from ``Retry-After-Ms`` or ``Retry-After``, which holds seconds or a date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:

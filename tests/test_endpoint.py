@@ -5,7 +5,9 @@ from email.utils import formatdate
 import pytest
 from chat_server import ChatServer, Reply, answer, error
 
-from cardioembed.endpoint import STOP_AFTER, Client, Completion, Endpoint, RequestFailed, _answers, complete_many
+from cardioembed.client import STOP_AFTER, Client, _answers, complete_many
+from cardioembed.completion import Completion, RequestFailed
+from cardioembed.endpoint import Endpoint
 from cardioembed.errors import UserError
 
 SECRET = "sk-very-secret-0123456789"

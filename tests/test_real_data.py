@@ -12,8 +12,8 @@ from texts import MINILM, ROOT
 from cardioembed.corpus.reading import find_books
 from cardioembed.corpus.sentences import build_corpus
 from cardioembed.embedder.encoder import load_embedder
+from cardioembed.evaluation.sets import load_sts
 from cardioembed.evaluation.similarity import sts_estimates
-from cardioembed.evaluation.suite import load_sts
 
 DATA = Path(os.environ.get("CARDIOEMBED_DATA", "no-real-data-given"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="CARDIOEMBED_DATA is not set")

@@ -7,10 +7,14 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cardioembed.endpoint import Client, Completion, Endpoint, RequestFailed
+from cardioembed.completion import Completion, RequestFailed
+from cardioembed.endpoint import Endpoint
 from cardioembed.errors import UserError
+
+if TYPE_CHECKING:
+    from cardioembed.client import Client
 
 # An answer whose end says the same so often goes on like that for ever.
 _REPEATS, _LONGEST_UNIT, _SHORTEST_TAIL = 10, 300, 100
@@ -48,6 +52,8 @@ class VisionServer:
             ValueError: (The function) a page cannot be read, with the reason.
             UserError: No page can be: server, key or model.
         """
+        from cardioembed.client import Client  # its imports cost every process half a second; few need it
+
         try:
             client = Client(self._endpoint)
         except UserError as error:

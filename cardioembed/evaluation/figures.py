@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from cardioembed.evaluation.similarity import KINDS, USEFUL
+from cardioembed.evaluation.sets import KINDS
+from cardioembed.evaluation.similarity import USEFUL
 from cardioembed.evaluation.statistics import Estimate
 from cardioembed.evaluation.suite import Result
 

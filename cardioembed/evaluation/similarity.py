@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
+from cardioembed.evaluation.sets import KINDS
 from cardioembed.evaluation.statistics import Estimate, bootstrap_means, bootstrap_statistic
 
-KINDS = ("similar", "different", "negation")
 # The comparison paper's tiers of separation, and the line that it calls clinically useful.
 HIGH, USEFUL, MODERATE = 0.45, 0.3, 0.25
 

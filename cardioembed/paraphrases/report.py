@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment
-from scipy.stats import binomtest
 
 from cardioembed.paraphrases.merging import KEY_PAIRS, PASSAGE
 from cardioembed.records import Row, atomic_open, normalise
@@ -93,6 +92,8 @@ def outcome_table(pairs: list[Row], rejected: list[Row]) -> dict[str, Any]:
 
 
 def _share(count: int, total: int) -> dict[str, Any]:
+    from scipy.stats import binomtest  # a second to import, in every process that judges pairs
+
     interval = binomtest(count, total).proportion_ci(method="wilson")
     return {"count": count, "share": count / total, "ci95": (float(interval.low), float(interval.high))}
 

@@ -68,16 +68,16 @@ class Wording:
             if place < end:
                 continue
             sure, possible, names = lexeme.meaning
-            if lexeme.begins and place < last and (options := _phrases(lexeme.word, words[place + 1])):
-                if found := self._phrase(place, options):
-                    hides, denies = found[1] == Meaning(), lexeme.word in NEGATING
-                    if denies:
-                        self.bound |= frozenset(range(place, found[0]))
-                    if hides or denies:
-                        end = found[0]
-                    if hides:
-                        continue
-                    sure, possible, names = found[1] if denies else lexeme.meaning | found[1]
+            options = _phrases(lexeme.word, words[place + 1]) if lexeme.begins and place < last else ()
+            if options and (found := self._phrase(place, options)):
+                hides, denies = found[1] == Meaning(), lexeme.word in NEGATING
+                if denies:
+                    self.bound |= frozenset(range(place, found[0]))
+                if hides or denies:
+                    end = found[0]
+                if hides:
+                    continue
+                sure, possible, names = found[1] if denies else lexeme.meaning | found[1]
             all_sure |= sure
             all_possible |= possible
             self.meanings.append((place, sure, possible))

@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,46 +25,8 @@ from cardioembed.training import losses
 from cardioembed.training.checkpoints import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from cardioembed.training.dropout import use_word_dropout
 from cardioembed.training.gradients import batch_backward
+from cardioembed.training.plan import Plan
 from cardioembed.training.schedule import every, learning_rate_at
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to train; the names and meanings of ``config.yaml``'s ``train`` block."""
-
-    loss: str
-    temperature: float
-    per_device_train_batch_size: int
-    num_train_epochs: int
-    max_steps: int | None
-    learning_rate: float
-    weight_decay: float
-    warmup_ratio: float
-    max_grad_norm: float
-    bf16: bool
-    dataloader_drop_last: bool
-    chunk_tokens: int
-    gradient_cache: bool
-    gradient_checkpointing: bool
-    eval_steps: float
-    save_steps: float
-    logging_steps: int
-    seed: int
-
-    def steps_per_epoch(self, rows: int) -> int:
-        """Batches of an epoch.
-
-        Raises:
-            UserError: Not one batch.
-        """
-        size = self.per_device_train_batch_size
-        steps = rows // size if self.dataloader_drop_last else math.ceil(rows / size)
-        if rows < 2 or steps == 0:
-            raise UserError(
-                f"{rows} training triplets do not fill a batch of {size}. Lower train.per_device_train_batch_size, set "
-                "train.dataloader_drop_last=false, or prepare more triplets"
-            )
-        return steps
 
 
 class Trainer:

@@ -10,8 +10,8 @@ from dataclasses import fields
 import pytest
 from chat_server import ChatServer, Reply, answer, error
 
+from cardioembed.client import STOP_AFTER
 from cardioembed.config import GeneratorSettings
-from cardioembed.endpoint import STOP_AFTER
 from cardioembed.errors import UserError
 from cardioembed.paraphrases.generation.answers import tidy
 from cardioembed.paraphrases.generation.run import Generator, run_generators

@@ -12,7 +12,7 @@ import torch
 from tiny_chat import TEMPLATE, save_tiny_chat
 from transformers import AutoModelForCausalLM, AutoTokenizer, TemperatureLogitsWarper, TopPLogitsWarper
 
-from cardioembed.endpoint import Completion, RequestFailed
+from cardioembed.completion import Completion, RequestFailed
 from cardioembed.errors import UserError
 from cardioembed.paraphrases.generation.local import generate
 from cardioembed.paraphrases.generation.prompts import find_prompt

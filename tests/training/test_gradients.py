@@ -9,8 +9,9 @@ from cardioembed.embedder.encoder import load_embedder
 from cardioembed.training.dropout import WordDropout, use_word_dropout
 from cardioembed.training.gradients import batch_backward
 from cardioembed.training.losses import info_nce
+from cardioembed.training.plan import Plan
 from cardioembed.training.schedule import every, learning_rate_at
-from cardioembed.training.trainer import Plan, Trainer
+from cardioembed.training.trainer import Trainer
 
 TEXTS = SENTENCES + ["ECG", "Acute heart failure with cold extremities and a low output " * 3, "AF", "No murmur."]
 

@@ -14,7 +14,8 @@ from texts import SENTENCES
 from cardioembed.embedder.adapters import adapter_weights, attach_lora
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.errors import UserError
-from cardioembed.training.trainer import Plan, Trainer
+from cardioembed.training.plan import Plan
+from cardioembed.training.trainer import Trainer
 
 WORDS = "thrombus stenosis valve rhythm pacing infarct murmur pressure gradient oedema aorta septum statin lead".split()
 PLAN = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cardioembed.endpoint import Completion
+from cardioembed.completion import Completion
 from cardioembed.paraphrases.generation.passages import read_pairs
 from cardioembed.paraphrases.generation.units import Unit
 from cardioembed.records import Row

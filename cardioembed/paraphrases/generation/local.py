@@ -19,7 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from cardioembed.endpoint import Completion, RequestFailed
+from cardioembed.completion import Completion, RequestFailed
 from cardioembed.errors import UserError
 
 Item = TypeVar("Item")

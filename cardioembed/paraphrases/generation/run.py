@@ -16,7 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cardioembed.endpoint import Completion, Endpoint, RequestFailed, check_endpoint, complete_many
+from cardioembed.completion import Completion, RequestFailed
+from cardioembed.endpoint import Endpoint, check_endpoint
 from cardioembed.errors import UserError
 from cardioembed.paraphrases.generation.answer_log import AnswerLog
 from cardioembed.paraphrases.generation.answers import Unusable, pair_rows, paraphrase_row
@@ -278,5 +279,7 @@ def _answers(
     def request(job: Job) -> dict[str, Any]:
         rest = {"seed": job.seed, "extra_body": generator.extra_body}
         return {"messages": prompt.messages(job.text), **rest, **sampling}
+
+    from cardioembed.client import complete_many  # its imports take half a second, and most runs ask no server
 
     yield from complete_many(generator.endpoint, jobs, request)

@@ -1,0 +1,47 @@
+"""What to train and for how long."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cardioembed.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train; the names and meanings of ``config.yaml``'s ``train`` block."""
+
+    loss: str
+    temperature: float
+    per_device_train_batch_size: int
+    num_train_epochs: int
+    max_steps: int | None
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    max_grad_norm: float
+    bf16: bool
+    dataloader_drop_last: bool
+    chunk_tokens: int
+    gradient_cache: bool
+    gradient_checkpointing: bool
+    eval_steps: float
+    save_steps: float
+    logging_steps: int
+    seed: int
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Batches of an epoch.
+
+        Raises:
+            UserError: Not one batch.
+        """
+        size = self.per_device_train_batch_size
+        steps = rows // size if self.dataloader_drop_last else math.ceil(rows / size)
+        if rows < 2 or steps == 0:
+            raise UserError(
+                f"{rows} training triplets do not fill a batch of {size}. Lower train.per_device_train_batch_size, set "
+                "train.dataloader_drop_last=false, or prepare more triplets"
+            )
+        return steps
