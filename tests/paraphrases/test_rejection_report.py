@@ -284,3 +284,9 @@ def test_the_shipped_paraphrases_make_a_page_with_their_deliberate_failures(root
     assert f"{len(merged.pairs):,} of {rows:,} paraphrase rows were kept" in text
     for reason in ("prompt_echo", "refusal", "laterality_changed", "numbers_changed"):
         assert f"reason-{reason}" in page.ids
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 7), (7, 7), (1, 3), (412, 1000), (3, 100_000)])
+def test_interval_of_a_share_is_that_of_scipy(count, total):
+    expected = binomtest(count, total).proportion_ci(method="wilson")
+    assert wilson_interval(count, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
