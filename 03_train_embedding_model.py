@@ -71,8 +71,8 @@ def main(settings: Settings) -> None:
         tensorboard=run.path("03_tensorboard"),
         fingerprint=_fingerprint(settings, embedder, sha256(train_path), sha256(validation_path)),
     )
-    if trainer.truncated:
-        print(f"  note: {trainer.truncated:,} texts are longer than model.max_length and were cut")
+    if trainer.batches.truncated:
+        print(f"  note: {trainer.batches.truncated:,} texts are longer than model.max_length and were cut")
     progress = trainer.train()
     print(f"  kept step {progress.best_step}: validation accuracy@1 {progress.best_score[0]:.4f}")
     if progress.best_score < progress.base_score:
@@ -87,7 +87,7 @@ def main(settings: Settings) -> None:
         "triplets": len(rows),
         "steps": progress.step,
         "tokens": progress.tokens,
-        "truncated_texts": trainer.truncated,
+        "truncated_texts": trainer.batches.truncated,
         "pairs_kept_from_being_false_negatives": progress.masked_pairs,
         "base_validation": dict(zip(("accuracy@1", "mrr"), progress.base_score, strict=True)),
         "best_validation": dict(zip(("accuracy@1", "mrr"), progress.best_score, strict=True)),

@@ -217,6 +217,8 @@ class LoraSettings(Block):
     lora_alpha: int = Field(32, ge=1)
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: Literal["all-linear", "query-value"] | list[str] = "all-linear"
+    use_rslora: bool = False
+    use_dora: bool = False
 
 
 class ModelSettings(Block):
@@ -240,17 +242,28 @@ class ModelSettings(Block):
         return self
 
 
+# TensorBoard and accelerate's other trackers; each needs its own package and, where it is a service, an account.
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+
+
 class TrainSettings(Block):
     """Stage 03, under Hugging Face's argument names."""
 
-    loss: Literal["info_nce", "multiple_negatives_ranking"] = "info_nce"
+    loss: Literal["info_nce", "multiple_negatives_ranking", "triplet_margin"] = "info_nce"
     temperature: float = Field(0.05, gt=0, le=10)
+    symmetric: bool = False
+    false_negative_margin: float | None = Field(None, ge=-1, le=2)
+    triplet_margin: float = Field(0.5, ge=0, le=4)
+    triplet_distance: Literal["euclidean", "cosine"] = "euclidean"
+    matryoshka_dims: list[int] = []
+    matryoshka_weights: list[float] = []
     per_device_train_batch_size: int = Field(128, ge=2)
     num_train_epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(2e-4, gt=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool = True
     dataloader_drop_last: bool = True
@@ -260,6 +273,9 @@ class TrainSettings(Block):
     eval_steps: float = Field(0.1, gt=0)
     save_steps: float = Field(0.1, gt=0)
     logging_steps: int = Field(1, ge=1)
+    early_stopping_patience: int | None = Field(None, ge=1)
+    average_checkpoints: int = Field(0, ge=0, le=50)
+    report_to: list[str] = ["tensorboard"]
 
     @field_validator("eval_steps", "save_steps")
     @classmethod
@@ -267,6 +283,25 @@ class TrainSettings(Block):
         if value > 1 and value != int(value):
             raise ValueError(f"{value:g} is neither a share of all steps (up to 1) nor a whole number of steps")
         return value
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_trackers(cls, value: list[str]) -> list[str]:
+        if unknown := sorted(set(value) - set(TRACKERS)):
+            raise ValueError(
+                f"{unknown[0]!r} is unknown; allowed: {', '.join(TRACKERS)}, or [] for the JSONL log alone"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> TrainSettings:
+        if self.loss == "triplet_margin" and (self.symmetric or self.false_negative_margin is not None):
+            raise ValueError("loss: triplet_margin takes neither symmetric nor false_negative_margin")
+        if any(dim < 1 for dim in self.matryoshka_dims) or len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
+            raise ValueError("matryoshka_dims are different whole numbers of 1 or more, for example [384, 128, 64]")
+        if self.matryoshka_weights and len(self.matryoshka_weights) != len(self.matryoshka_dims):
+            raise ValueError("matryoshka_weights are one for each of matryoshka_dims, or none for 1 each")
+        return self
 
 
 class EvaluateSettings(Block):

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import shlex
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from cardioembed import distributed
 from cardioembed.config import Settings, flatten, load_settings, to_yaml
 from cardioembed.errors import UserError
 from cardioembed.records import atomic_open, library_versions, read_json, sha256, write_json
@@ -56,10 +60,27 @@ def run(main: Callable[[Settings], None], description: str | None, arguments: li
         help="override one setting; may be repeated, for example --set train.learning_rate=1e-4",
     )
     options = parser.parse_args(arguments)
+    with _one_voice():
+        return _run(main, options)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Of several processes the first one speaks; what the others write is for the bin, see ``Stage.path``."""
+    if not distributed.rank():
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _run(main: Callable[[Settings], None], options: argparse.Namespace) -> int:
     try:
         main(load_settings(options.config, options.overrides))
+        distributed.wait_for_all()
+        distributed.leave()
     except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr if not distributed.rank() else sys.__stderr__)
         return 2
     except SafetensorError as error:
         print(f"\nerror: a weights file is damaged, or the disk is full: {error}", file=sys.stderr)
@@ -97,9 +118,10 @@ class Stage:
         self.started = time.monotonic()
         self.inputs: list[Path] = []
         self.outputs: list[Path] = []
+        self._bin = tempfile.TemporaryDirectory() if distributed.rank() else None
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            with atomic_open(self.run_dir / f"{number}_settings.yaml") as stream:
+            with atomic_open(self.path(f"{number}_settings.yaml")) as stream:
                 stream.write(to_yaml(settings))
         except OSError as error:
             raise UserError(
@@ -108,8 +130,8 @@ class Stage:
         print(f"{SCRIPTS[number]}: {self.run_dir}")
 
     def path(self, name: str) -> Path:
-        """A file of the run."""
-        return self.run_dir / name
+        """Where to write a file of the run; for all processes but the first a folder that nobody reads."""
+        return Path(self._bin.name) / name if self._bin else self.run_dir / name
 
     def requires(self, number: str, *names: str) -> list[Path]:
         """Files of an earlier stage, after checking that the present settings are the ones that wrote them.
@@ -118,8 +140,8 @@ class Stage:
             UserError: A file is missing, or a setting that decided its content has changed.
         """
         command = next_command(number)
-        paths = [self.path(name) for name in names]
-        manifest_path = self.path(f"{number}_manifest.json")
+        paths = [self.run_dir / name for name in names]
+        manifest_path = self.run_dir / f"{number}_manifest.json"
         for path in [*paths, manifest_path]:
             if not path.exists():
                 raise UserError(f"{path} is missing. Run stage {number} first:\n  {command}")

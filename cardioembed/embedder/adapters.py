@@ -24,12 +24,14 @@ def attach_lora(
     target_modules: str | list[str],
     base_reference: str,
     revision: str | None,
+    use_rslora: bool = False,
+    use_dora: bool = False,
 ) -> PeftModel:
     """Adds a float32 LoRA adapter whatever the base's dtype.
 
     Args:
         model: The frozen base.
-        r, lora_alpha, lora_dropout: As in PEFT.
+        r, lora_alpha, lora_dropout, use_rslora, use_dora: As in PEFT.
         target_modules: ``all-linear`` (every linear of attention and feed-forward), ``query-value``, or names.
         base_reference: Written into the adapter, so that PEFT and sentence-transformers find the base.
         revision: The base's hub commit.
@@ -53,6 +55,8 @@ def attach_lora(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
+        use_rslora=use_rslora,
+        use_dora=use_dora,
         target_modules=wanted,
         exclude_modules=_unused_heads(model) or None,
         task_type=TaskType.FEATURE_EXTRACTION,
@@ -60,7 +64,7 @@ def attach_lora(
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base_reference
     adapted.peft_config["default"].revision = revision
-    return adapted
+    return adapted.eval()
 
 
 def _unused_heads(model: nn.Module) -> list[str]:
@@ -96,6 +100,11 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 def adapter_weights(model: PeftModel) -> dict[str, nn.Parameter]:
     """The adapter's parameters by name, in a fixed order."""
     return {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+
+
+def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name: the adapter's, or all of a fully fine-tuned model."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def untouched_adapters(model: PeftModel) -> list[str]:

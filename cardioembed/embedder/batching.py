@@ -27,6 +27,11 @@ def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
     return chunks
 
 
+def padded_tokens(lengths: list[int], chunks: list[list[int]]) -> int:
+    """Tokens of the chunks with their padding."""
+    return sum(len(chunk) * max(lengths[i] for i in chunk) for chunk in chunks)
+
+
 def pad(sequences: list[list[int]], pad_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Right-pads token ids.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from cardioembed.distributed import processes, rank, sum_over_processes
 from cardioembed.embedder.bases import Base, Traits, find_base, read_traits
 from cardioembed.embedder.batching import length_sorted_chunks, pad
 from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
@@ -150,9 +151,11 @@ class Embedder:
             torch.inference_mode(),
             tqdm(total=len(sequences), desc="encode", unit="text", disable=not progress) as bar,
         ):
-            for chunk in length_sorted_chunks([len(s) for s in sequences], chunk_tokens):
+            chunks = length_sorted_chunks([len(s) for s in sequences], chunk_tokens)
+            for chunk in chunks[rank() :: processes()]:
                 vectors[chunk] = self.embed_tokens([sequences[i] for i in chunk]).cpu().numpy()
-                bar.update(len(chunk))
+                bar.update(len(chunk) * processes())
+        sum_over_processes(torch.from_numpy(vectors))
         self.model.train(was_training)
 
     def encode_pairs(

@@ -10,7 +10,9 @@ from tokenizers import processors
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from cardioembed.distributed import local_rank
 from cardioembed.embedder.bases import Base
+from cardioembed.embedder.jina_bert import JinaBertModel, read_jina_config
 from cardioembed.errors import UserError
 
 
@@ -25,6 +27,9 @@ def choose_device(device: str) -> torch.device:
         device = next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[device]:
         raise UserError(f"device: {device} is not available on this machine; set device: auto or cpu")
+    if device == "cuda":
+        torch.cuda.set_device(local_rank())
+        return torch.device(device, local_rank())
     return torch.device(device)
 
 
@@ -95,13 +100,14 @@ def load_base(
         UserError: The architecture is unknown, a weight is missing or newly initialised, or it does not fit.
     """
     try:
-        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
+        jina = read_jina_config(base.folder, base.name)  # its config.json says BERT, which it is not
+        config = jina or AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
         config.use_cache = False  # language models would keep keys and values for a next token that never comes
         _check_positions(config, max_length, base.name)
         if attn_implementation == "auto":
             attn_implementation = "eager" if config.model_type == "gemma2" else "sdpa"
         with _quiet_loading():
-            model, info = AutoModel.from_pretrained(
+            model, info = (JinaBertModel if jina else AutoModel).from_pretrained(
                 base.folder,
                 config=config,
                 dtype=getattr(torch, dtype),

@@ -26,6 +26,7 @@ class Progress:
         best_score: Its (accuracy@1, mrr).
         masked_pairs: Pairs kept from counting as negatives so far.
         tokens: Real tokens seen so far.
+        stale: Validations in a row that were not the best.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Progress:
     best_score: list[float] = field(default_factory=lambda: [-1.0, -1.0])
     masked_pairs: int = 0
     tokens: int = 0
+    stale: int = 0
 
 
 def save_checkpoint(
@@ -41,6 +43,7 @@ def save_checkpoint(
     progress: Progress,
     weights: dict[str, nn.Parameter],
     best: dict[str, Tensor],
+    recent: list[dict[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     fingerprint: dict[str, Any],
 ) -> None:
@@ -48,9 +51,11 @@ def save_checkpoint(
     target = folder / f"step-{progress.step:07d}"
     with atomic_folder(target) as temporary:
         save_file(
-            {name: p.detach().cpu().contiguous() for name, p in weights.items()}, temporary / "adapter.safetensors"
+            {name: p.detach().cpu().contiguous() for name, p in weights.items()}, temporary / "weights.safetensors"
         )
         save_file(best, temporary / "best.safetensors")
+        for number, earlier in enumerate(recent):
+            save_file(earlier, temporary / f"recent-{number:03d}.safetensors")
         save_file(_optimizer_tensors(optimizer, weights), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"progress": asdict(progress), "fingerprint": fingerprint})
     for other in folder.glob("*step-*"):
@@ -65,8 +70,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def load_checkpoint(
     checkpoint: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fingerprint: dict[str, Any]
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Puts weights and optimizer back; returns progress and the best weights.
+) -> tuple[Progress, dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Puts weights and optimizer back; returns progress, the best weights and those of the last validations.
 
     Raises:
         UserError: The checkpoint is of other settings, data or base.
@@ -79,7 +84,7 @@ def load_checkpoint(
             f"{checkpoint} was trained with something else:\n{listed}\nGo back to that, use another run_dir, or delete "
             f"{checkpoint.parent} to start over"
         )
-    saved = load_file(checkpoint / "adapter.safetensors")
+    saved = load_file(checkpoint / "weights.safetensors")
     moments = load_file(checkpoint / "optimizer.safetensors")
     with torch.no_grad():
         for name, parameter in weights.items():
@@ -88,7 +93,8 @@ def load_checkpoint(
                 key: moments[f"{name}:{key}"].to("cpu" if key == "step" else parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
-    return Progress(**state["progress"]), load_file(checkpoint / "best.safetensors")
+    recent = [load_file(path) for path in sorted(checkpoint.glob("recent-*.safetensors"))]
+    return Progress(**state["progress"]), load_file(checkpoint / "best.safetensors"), recent
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:

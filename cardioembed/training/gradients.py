@@ -1,7 +1,8 @@
-"""Loss and gradient of a whole batch, computed in chunks.
+"""Loss and gradient of a whole batch, computed in chunks and, if there are several, by all processes together.
 
-A batch's texts are one length-sorted stream of token-budget chunks. Each chunk draws its dropout masks from a seed of
-its own, so the two ways below give the same numbers, as does the same step after a resume.
+A batch's texts are one length-sorted stream of token-budget chunks. Each chunk draws its dropout from a seed of its
+own, so it does not matter which process computes it, whether its graph is kept or computed again, or whether the run
+was stopped before: the numbers are the same.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cardioembed.distributed import processes, rank, sum_over_processes
 from cardioembed.embedder.batching import length_sorted_chunks
 
 Embed = Callable[[list[list[int]]], Tensor]
@@ -19,14 +21,26 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def batch_backward(
-    embed: Embed, sequences: list[list[int]], loss_of: Loss, *, chunk_tokens: int, seed: tuple[int, ...], cached: bool
+    embed: Embed,
+    sequences: list[list[int]],
+    loss_of: Loss,
+    *,
+    vectors: Tensor,
+    chunk_tokens: int,
+    seed: tuple[int, ...],
+    cached: bool,
 ) -> float:
-    """Adds the gradient of the whole batch's loss to the parameters.
+    """Adds this process's share of the gradient of the whole batch's loss to the parameters.
+
+    Every process has the whole batch and computes every n-th chunk. The vectors are summed into one matrix that all
+    have, so each takes the loss of the whole batch; its gradient flows back through the own chunks. The sum of the
+    processes' gradients (``sum_gradients``) is the gradient of one process.
 
     Args:
         embed: Token sequences to vectors, shape (texts, d), with gradients.
         sequences: All texts of the batch.
         loss_of: Vectors of all texts, in their order, to a scalar.
+        vectors: Zeros, shape (texts, d), where ``embed`` puts its vectors: device and type.
         chunk_tokens: Most padded tokens that go through the model at once.
         seed: Seed of the batch; chunk c uses ``(*seed, c)``.
         cached: False keeps every chunk's graph (one forward). True keeps one chunk's graph at a time and runs the
@@ -36,29 +50,35 @@ def batch_backward(
         The loss.
     """
     chunks = length_sorted_chunks([len(sequence) for sequence in sequences], chunk_tokens)
+    own = range(rank(), len(chunks), processes())
 
     def vectors_of(number: int) -> Tensor:
         torch.manual_seed(chunk_seed(*seed, number))
         return embed([sequences[i] for i in chunks[number]])
 
-    place = torch.tensor([i for chunk in chunks for i in chunk])
-    back = torch.empty_like(place)
-    back[place] = torch.arange(len(place))
-    if not cached:
-        vectors = torch.cat([vectors_of(number) for number in range(len(chunks))])
-        loss = loss_of(vectors[back.to(vectors.device)])
-        loss.backward()
-        return loss.item()
-    with torch.no_grad():
-        vectors = torch.cat([vectors_of(number) for number in range(len(chunks))])
-    vectors.requires_grad_()
-    loss = loss_of(vectors[back.to(vectors.device)])
+    with torch.set_grad_enabled(not cached):
+        graphs = [vectors_of(number) for number in own]
+    for number, part in zip(own, graphs, strict=True):
+        vectors[chunks[number]] = part.detach()
+    sum_over_processes(vectors).requires_grad_()
+    loss = loss_of(vectors)
     loss.backward()
-    start = 0
-    for number, chunk in enumerate(chunks):
-        vectors_of(number).backward(vectors.grad[start : start + len(chunk)])
-        start += len(chunk)
+    if cached:
+        for number in own:
+            vectors_of(number).backward(vectors.grad[chunks[number]])
+    elif graphs:
+        torch.autograd.backward(graphs, [vectors.grad[chunks[number]] for number in own])
     return loss.item()
+
+
+def sum_gradients(weights: list[nn.Parameter]) -> None:
+    """Replaces every process's gradients by their sum over the processes; one process's stay as they are."""
+    if processes() == 1:
+        return
+    flat = torch.cat([(w.grad if w.grad is not None else torch.zeros_like(w)).flatten() for w in weights])
+    parts = sum_over_processes(flat).split([weight.numel() for weight in weights])
+    for weight, part in zip(weights, parts, strict=True):
+        weight.grad = part.view_as(weight)
 
 
 def chunk_seed(*parts: int) -> int:

@@ -16,10 +16,18 @@ class Plan:
     temperature: float
     per_device_train_batch_size: int
     num_train_epochs: int
-    max_steps: int | None
     learning_rate: float
+    seed: int
+    max_steps: int | None
+    symmetric: bool
+    false_negative_margin: float | None
+    triplet_margin: float
+    triplet_distance: str
+    matryoshka_dims: list[int]
+    matryoshka_weights: list[float]
     weight_decay: float
     warmup_ratio: float
+    lr_scheduler_type: str
     max_grad_norm: float
     bf16: bool
     dataloader_drop_last: bool
@@ -29,15 +37,17 @@ class Plan:
     eval_steps: float
     save_steps: float
     logging_steps: int
-    seed: int
+    early_stopping_patience: int | None
+    average_checkpoints: int
+    report_to: list[str]
 
-    def steps_per_epoch(self, rows: int) -> int:
+    def steps_per_epoch(self, rows: int, processes: int = 1) -> int:
         """Batches of an epoch.
 
         Raises:
             UserError: Not one batch.
         """
-        size = self.per_device_train_batch_size
+        size = self.per_device_train_batch_size * processes
         steps = rows // size if self.dataloader_drop_last else math.ceil(rows / size)
         if rows < 2 or steps == 0:
             raise UserError(
@@ -45,3 +55,7 @@ class Plan:
                 "train.dataloader_drop_last=false, or prepare more triplets"
             )
         return steps
+
+    def total_steps(self, rows: int, processes: int = 1) -> int:
+        """Steps of the whole run."""
+        return self.max_steps or self.steps_per_epoch(rows, processes) * self.num_train_epochs

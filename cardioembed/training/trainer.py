@@ -1,43 +1,42 @@
-"""The training loop: whole-batch contrastive steps, validation, best weights, checkpoints, logs."""
+"""The training loop: whole-batch contrastive steps, validation, best weights, checkpoints."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from cardioembed.embedder.adapters import adapter_weights, untouched_adapters
+from cardioembed.distributed import processes, rank, wait_for_all
+from cardioembed.embedder.adapters import trained_weights, untouched_adapters
+from cardioembed.embedder.batching import length_sorted_chunks, padded_tokens
 from cardioembed.embedder.encoder import Embedder
 from cardioembed.errors import UserError
-from cardioembed.records import Row, normalise
-from cardioembed.training import losses
+from cardioembed.records import Row
+from cardioembed.training.batches import Batch, Batches
 from cardioembed.training.checkpoints import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
-from cardioembed.training.dropout import use_word_dropout
-from cardioembed.training.gradients import batch_backward
+from cardioembed.training.fused_lora import fuse_lora
+from cardioembed.training.gradients import batch_backward, sum_gradients
+from cardioembed.training.monitor import Monitor, flops_per_token
+from cardioembed.training.objective import build_objective
 from cardioembed.training.plan import Plan
 from cardioembed.training.schedule import every, learning_rate_at
 
 
 class Trainer:
-    """Trains the adapter of an embedder; running it again on the same folder goes on where it stopped.
+    """Trains an embedder; running it again on the same folder goes on where it stopped.
 
     Args:
-        embedder: With a PEFT model.
+        embedder: With a PEFT model, or a plain one to train as a whole.
         rows: Training triplets.
         plan: See ``Plan``.
         validate: Measures the embedder: ``{"accuracy@1": ..., "mrr": ..., ...}``; higher is better.
-        folder: Checkpoints go here.
+        folder: Checkpoints go here; the first process writes, all read.
         log_path: JSONL of steps and validations.
         tensorboard: Folder for TensorBoard files.
         fingerprint: All that decides the result; a checkpoint of another one is refused.
@@ -55,34 +54,19 @@ class Trainer:
         tensorboard: Path,
         fingerprint: dict[str, Any],
     ) -> None:
-        self.embedder, self.rows, self.plan, self.validate = embedder, rows, plan, validate
+        self.embedder, self.plan, self.validate = embedder, plan, validate
         self.folder, self.log_path, self.tensorboard = folder, log_path, tensorboard
         self.fingerprint = fingerprint
-        self.per_epoch = plan.steps_per_epoch(len(rows))
-        self.total = plan.max_steps or self.per_epoch * plan.num_train_epochs
-        self.accelerator = Accelerator(mixed_precision="bf16" if plan.bf16 else "no", cpu=embedder.device.type == "cpu")
-        if self.accelerator.num_processes > 1:
-            raise UserError("this version trains in one process; start it with python, not with torchrun")
-        use_word_dropout(embedder.model)
-        self.weights = adapter_weights(embedder.model)
+        self.total = plan.total_steps(len(rows), processes())
+        size, per_epoch = plan.per_device_train_batch_size * processes(), plan.steps_per_epoch(len(rows), processes())
+        self.batches = Batches(embedder, rows, size, per_epoch, plan.seed)
+        self.objective = build_objective(plan)
+        fuse_lora(embedder.model)
+        self.weights = trained_weights(embedder.model)
         self.optimizer = torch.optim.AdamW(self.weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        self._tokenize()
-
-    def _tokenize(self) -> None:
-        anchor, positive = self.embedder.recipe.anchor_prompt, self.embedder.recipe.positive_prompt
-        self.negatives = min(len(row["negatives"]) for row in self.rows)
-        anchors, cut_anchors = self.embedder.tokenize([row["anchor"] for row in self.rows], anchor)
-        positives, cut_positives = self.embedder.tokenize([row["positive"] for row in self.rows], positive)
-        texts = [text for row in self.rows for text in row["negatives"][: self.negatives]]
-        negatives, cut_negatives = self.embedder.tokenize(texts, positive) if texts else ([], 0)
-        m = self.negatives
-        self.tokens = [
-            [a, p, *negatives[i * m : i * m + m]] for i, (a, p) in enumerate(zip(anchors, positives, strict=True))
-        ]
-        self.truncated = cut_anchors + cut_positives + cut_negatives
-        self.keys = [(row["group"], normalise(row["anchor"]), normalise(row["positive"])) for row in self.rows]
+        self.recent: list[dict[str, Tensor]] = []
 
     def train(self) -> Progress:
         """Runs to the last step and leaves the best weights in the model.
@@ -93,35 +77,43 @@ class Trainer:
         self._resume()
         self._set_modes()
         evaluate_every, save_every = every(self.plan.eval_steps, self.total), every(self.plan.save_steps, self.total)
-        writer = SummaryWriter(str(self.tensorboard), purge_step=self.progress.step)
-        log = self.log_path.open("a", encoding="utf-8", newline="\n")
-        bar = tqdm(total=self.total, initial=self.progress.step, desc="train", unit="step")
-        with writer, log, bar:
+        monitor = Monitor(
+            self.log_path, self.tensorboard, report_to=self.plan.report_to, total=self.total, step=self.progress.step,
+            flops_per_token=flops_per_token(self.embedder.model), device=self.embedder.device,
+        )  # fmt: skip
+        with monitor:
             if self.progress.step == 0:
-                self._validate(log, writer, bar)
-            while self.progress.step < self.total:
+                self._validate(monitor)
+            while not self._finished():
                 entry = self._step()
                 done = self.progress.step
-                if done % self.plan.logging_steps == 0 or done == self.total:
-                    _write_log(log, writer, entry, done)
-                bar.update()
-                bar.set_postfix(loss=f"{entry['loss']:.4f}", tokens_s=f"{entry['tokens_per_second']:.0f}")
+                monitor.step(entry, written=done % self.plan.logging_steps == 0 or done == self.total)
                 if done % evaluate_every == 0 or done == self.total:
-                    self._validate(log, writer, bar)
-                if done % save_every == 0 or done == self.total:
-                    log.flush()
-                    save_checkpoint(
-                        self.folder, self.progress, self.weights, self.best, self.optimizer, self.fingerprint
-                    )
+                    self._validate(monitor)
+                if done % save_every == 0 or self._finished():
+                    monitor.flush()
+                    self._save()
+            self._average(monitor)
         self._restore_best()
         return self.progress
+
+    def _finished(self) -> bool:
+        patience = self.plan.early_stopping_patience
+        return self.progress.step >= self.total or (patience is not None and self.progress.stale >= patience)
 
     def _resume(self) -> None:
         checkpoint = latest_checkpoint(self.folder)
         if checkpoint:
-            self.progress, self.best = load_checkpoint(checkpoint, self.weights, self.optimizer, self.fingerprint)
+            state = load_checkpoint(checkpoint, self.weights, self.optimizer, self.fingerprint)
+            self.progress, self.best, self.recent = state
             print(f"  going on from {checkpoint} (step {self.progress.step} of {self.total})")
-        _cut_log(self.log_path, self.progress.step)
+
+    def _save(self) -> None:
+        if rank() == 0:
+            save_checkpoint(
+                self.folder, self.progress, self.weights, self.best, self.recent, self.optimizer, self.fingerprint
+            )
+        wait_for_all()
 
     def _set_modes(self) -> None:
         """Dropout acts in the adapter only: the frozen base answers as it will at inference."""
@@ -131,86 +123,116 @@ class Trainer:
             if isinstance(module, nn.Dropout) and "lora_dropout" in name:
                 module.train()
         if self.plan.gradient_checkpointing:
-            model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+            base = model.get_base_model() if hasattr(model, "get_base_model") else model
+            base.gradient_checkpointing_enable({"use_reentrant": False})
             for module in model.modules():
                 if isinstance(module, GradientCheckpointingLayer):
                     module.training = True  # checkpointing asks for it; the parts inside keep their mode
 
     def _step(self) -> dict[str, Any]:
         step, plan, started = self.progress.step, self.plan, time.perf_counter()
-        chosen = self._batch(step)
-        sequences = [self.tokens[i][part] for part in range(2 + self.negatives) for i in chosen]
-        mask = losses.false_negative_mask(
-            *(list(column) for column in zip(*(self.keys[i] for i in chosen), strict=True))
-        )
-        rate = learning_rate_at(step, self.total, plan.learning_rate, plan.warmup_ratio)
+        batch = self.batches.at(step)
+        rate = learning_rate_at(step, self.total, plan.learning_rate, plan.warmup_ratio, plan.lr_scheduler_type)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = batch_backward(
-            self._embed,
-            sequences,
-            lambda vectors: self._loss(vectors, len(chosen), mask),
-            chunk_tokens=plan.chunk_tokens,
-            seed=(plan.seed, step),
-            cached=plan.gradient_cache,
-        )
-        norm = float(self.accelerator.clip_grad_norm_(self.weights.values(), plan.max_grad_norm))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise UserError(
-                f"step {step + 1}: the loss is {loss} and the gradient norm {norm}; nothing was updated. Lower "
-                "train.learning_rate, raise train.temperature, set train.bf16=false or model.dtype=float32; with int8, "
-                "try model.quantization=none"
-            )
+        loss = self._backward(batch, step)
+        norm = self._clip()
+        self._refuse_non_finite(loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens, masked = sum(map(len, sequences)), int(mask.sum())
+        lengths, masked = [len(sequence) for sequence in batch.sequences], int(batch.mask.sum())
+        tokens = sum(lengths)
+        padded = padded_tokens(lengths, length_sorted_chunks(lengths, plan.chunk_tokens))
         self.progress.step += 1
         self.progress.tokens += tokens
         self.progress.masked_pairs += masked
         return {
             "step": step + 1,
-            "epoch": round((step + 1) / self.per_epoch, 4),
+            "epoch": round((step + 1) / self.batches.per_epoch, 4),
             "loss": loss,
             "learning_rate": rate,
             "grad_norm": norm,
             "tokens": tokens,
+            "padding": round(1 - tokens / padded, 4),
             "masked_pairs": masked,
             "tokens_per_second": round(tokens / (time.perf_counter() - started), 1),
         }
 
-    def _batch(self, step: int) -> np.ndarray:
-        epoch, index = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.rows))
-        size = self.plan.per_device_train_batch_size
-        return order[index * size : (index + 1) * size]
+    def _backward(self, batch: Batch, step: int) -> float:
+        """Puts the batch's gradient into the weights; returns its loss."""
+        mask = batch.mask.to(self.embedder.device)
+
+        def loss_of(vectors: Tensor) -> Tensor:
+            anchors, positives = vectors[: batch.rows], vectors[batch.rows : 2 * batch.rows]
+            negatives = vectors[2 * batch.rows :].view(self.batches.negatives, batch.rows, -1).transpose(0, 1)
+            return self.objective(anchors, positives, negatives, mask)
+
+        loss = batch_backward(
+            self._embed,
+            batch.sequences,
+            loss_of,
+            vectors=torch.zeros(len(batch.sequences), self.embedder.dimension, device=self.embedder.device),
+            chunk_tokens=self.plan.chunk_tokens,
+            seed=(self.plan.seed, step),
+            cached=self.plan.gradient_cache,
+        )
+        sum_gradients(list(self.weights.values()))
+        return loss
 
     def _embed(self, sequences: list[list[int]]) -> Tensor:
-        with self.accelerator.autocast():
+        with torch.autocast(self.embedder.device.type, torch.bfloat16, enabled=self.plan.bf16):
             return self.embedder.embed_tokens(sequences)
 
-    def _loss(self, vectors: Tensor, count: int, mask: Tensor) -> Tensor:
-        anchors, positives = vectors[:count], vectors[count : 2 * count]
-        negatives = vectors[2 * count :].view(self.negatives, count, -1).transpose(0, 1)
-        function = getattr(losses, self.plan.loss)
-        return function(anchors, positives, negatives, self.plan.temperature, mask.to(vectors.device))
+    def _clip(self) -> float:
+        return float(nn.utils.clip_grad_norm_(self.weights.values(), self.plan.max_grad_norm))
 
-    def _validate(self, log: Any, writer: SummaryWriter, bar: tqdm) -> None:
+    def _refuse_non_finite(self, loss: float, norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise UserError(
+                f"step {self.progress.step + 1}: the loss is {loss} and the gradient norm {norm}; nothing was updated. "
+                "Lower train.learning_rate, raise train.temperature, set train.bf16=false or model.dtype=float32; with "
+                "int8, try model.quantization=none"
+            )
+
+    def _validate(self, monitor: Monitor) -> None:
         scores = self.validate()
         self._set_modes()
-        score = [scores["accuracy@1"], scores["mrr"]]
-        if self.progress.step == 0:
-            self.progress.base_score = score
-        elif score > self.progress.best_score:
-            self.progress.best_step, self.progress.best_score = self.progress.step, score
-            self.best = {name: p.detach().cpu().clone() for name, p in self.weights.items()}
-        entry = {"step": self.progress.step, **{f"validation_{name}": value for name, value in scores.items()}}
-        _write_log(log, writer, entry, self.progress.step)
-        bar.write(f"  step {self.progress.step}: validation accuracy@1 {score[0]:.4f}, mrr {score[1]:.4f}")
+        self._note(scores)
+        monitor.validation(self.progress.step, scores)
+        if self.plan.average_checkpoints and self.progress.step:
+            self.recent = [*self.recent, self._copy()][-self.plan.average_checkpoints :]
 
-    def _restore_best(self) -> None:
+    def _note(self, scores: dict[str, float]) -> None:
+        """Keeps the weights if they are the best since the first step."""
+        progress, score = self.progress, [scores["accuracy@1"], scores["mrr"]]
+        if progress.step == 0:
+            progress.base_score = score
+        elif score > progress.best_score:
+            progress.best_step, progress.best_score, progress.stale = progress.step, score, 0
+            self.best = self._copy()
+        else:
+            progress.stale += 1
+
+    def _average(self, monitor: Monitor) -> None:
+        """The mean of the last validated weights takes the best ones' place if it does better on validation."""
+        if len(self.recent) < 2:
+            return
+        mean = {name: torch.stack([weights[name] for weights in self.recent]).mean(0) for name in self.weights}
+        self._put(mean)
+        scores = self.validate()
+        self._note(scores)
+        monitor.validation(self.progress.step, scores, f" (mean of the last {len(self.recent)} checkpoints)")
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: weight.detach().cpu().clone() for name, weight in self.weights.items()}
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.weights.items():
-                parameter.copy_(self.best[name])
+                parameter.copy_(weights[name])
+
+    def _restore_best(self) -> None:
+        self._put(self.best)
         untouched = untouched_adapters(self.embedder.model)
         if untouched:
             raise UserError(
@@ -218,24 +240,3 @@ class Trainer:
                 "modules out of model.lora.target_modules"
             )
         self.embedder.model.eval()
-
-
-def _write_log(log: Any, writer: SummaryWriter, entry: dict[str, Any], step: int) -> None:
-    log.write(json.dumps(entry) + "\n")
-    for name, value in entry.items():
-        if name != "step":
-            writer.add_scalar(name, value, step)
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Takes out what a killed run logged after the step it goes on from."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if step and json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue  # half a line of a killed write
-    path.write_text("".join(kept), encoding="utf-8")

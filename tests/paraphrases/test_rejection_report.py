@@ -3,6 +3,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
+from scipy.stats import binomtest
 
 from cardioembed.paraphrases.merging import merge_paraphrases
 from cardioembed.paraphrases.report import (
@@ -11,6 +12,7 @@ from cardioembed.paraphrases.report import (
     marked_words,
     outcome_table,
     texts_of,
+    wilson_interval,
     word_overlap,
     write_rejection_report,
 )

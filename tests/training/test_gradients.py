@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from texts import SENTENCES
@@ -6,7 +5,7 @@ from torch import nn
 
 from cardioembed.embedder.adapters import adapter_weights, attach_lora
 from cardioembed.embedder.encoder import load_embedder
-from cardioembed.training.dropout import WordDropout, use_word_dropout
+from cardioembed.training.fused_lora import fuse_lora
 from cardioembed.training.gradients import batch_backward
 from cardioembed.training.losses import info_nce
 from cardioembed.training.plan import Plan
@@ -34,7 +33,7 @@ def gradients(embedder, *, cached, chunk_tokens, checkpointing=False):
     trainer = Trainer.__new__(Trainer)
     trainer.embedder = embedder
     trainer.plan = Plan(**{**dict.fromkeys(Plan.__dataclass_fields__), "gradient_checkpointing": checkpointing})
-    use_word_dropout(embedder.model)
+    fuse_lora(embedder.model)
     trainer._set_modes()
     weights = adapter_weights(embedder.model)
     for weight in weights.values():
@@ -46,8 +45,9 @@ def gradients(embedder, *, cached, chunk_tokens, checkpointing=False):
         return info_nce(vectors[:n], vectors[n : 2 * n], vectors[2 * n :].unsqueeze(1), 0.05)
 
     loss = batch_backward(
-        embedder.embed_tokens, sequences, loss_of, chunk_tokens=chunk_tokens, seed=(1, 2), cached=cached
-    )
+        embedder.embed_tokens, sequences, loss_of, vectors=torch.zeros(3 * n, embedder.dimension),
+        chunk_tokens=chunk_tokens, seed=(1, 2), cached=cached,
+    )  # fmt: skip
     return loss, {name: weight.grad.clone() for name, weight in weights.items()}
 
 
@@ -88,36 +88,6 @@ def test_only_the_adapter_drops_out(tiny_bert):
     assert first[0] == second[0]
 
 
-def test_word_dropout_drops_at_its_rate_and_keeps_the_mean():
-    torch.manual_seed(0)
-    dropout = WordDropout(0.05)
-    values = dropout(torch.ones(1000, 1001))
-    assert (values == 0).float().mean().item() == pytest.approx(0.05, abs=0.001)
-    assert values.mean().item() == pytest.approx(1, abs=0.001)
-    assert values.unique().tolist() == pytest.approx([0, 2**16 / (2**16 - 3277)])
-    assert dropout.eval()(torch.ones(3)).tolist() == [1, 1, 1]
-
-
-def test_word_dropout_masks_are_independent_and_follow_the_seed():
-    dropout = WordDropout(0.3)
-    torch.manual_seed(1)
-    first = dropout(torch.ones(200_000)) == 0
-    again = dropout(torch.ones(200_000)) == 0
-    torch.manual_seed(1)
-    assert torch.equal(first, dropout(torch.ones(200_000)) == 0)
-    assert np.corrcoef(first.numpy(), again.numpy())[0, 1] == pytest.approx(0, abs=0.01)
-    for lag in (1, 2, 4):
-        assert np.corrcoef(first[lag:].numpy(), first[:-lag].numpy())[0, 1] == pytest.approx(0, abs=0.01)
-
-
-def test_word_dropout_takes_the_place_of_the_adapters_dropouts_only(tiny_bert):
-    embedder = lora_embedder(tiny_bert, dropout=0.1)
-    use_word_dropout(embedder.model)
-    kinds = {name: type(m) for name, m in embedder.model.named_modules() if isinstance(m, nn.Dropout)}
-    assert {kind for name, kind in kinds.items() if "lora_dropout" in name} == {WordDropout}
-    assert {kind for name, kind in kinds.items() if "lora_dropout" not in name} == {nn.Dropout}
-
-
 def test_learning_rate_warms_up_then_falls_to_zero_along_a_cosine():
     rates = [learning_rate_at(step, 100, 2e-4, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(2e-5)
@@ -141,7 +111,9 @@ def test_every_chunk_and_step_draws_masks_of_its_own_and_a_second_pass_the_same(
 
     sequences = [[1], [2, 3], [4, 5, 6], [7]]
     for step in (0, 1):
-        batch_backward(embed, sequences, torch.sum, chunk_tokens=3, seed=(9, step), cached=True)
+        batch_backward(
+            embed, sequences, torch.sum, vectors=torch.zeros(4, 3), chunk_tokens=3, seed=(9, step), cached=True
+        )
     first, second = seeds[:6], seeds[6:]
     assert first[:3] == first[3:]
     assert second[:3] == second[3:]

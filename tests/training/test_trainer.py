@@ -11,6 +11,7 @@ import pytest
 import torch
 from texts import SENTENCES
 
+from cardioembed.config import TrainSettings
 from cardioembed.embedder.adapters import adapter_weights, attach_lora
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.errors import UserError
@@ -19,10 +20,9 @@ from cardioembed.training.trainer import Trainer
 
 WORDS = "thrombus stenosis valve rhythm pacing infarct murmur pressure gradient oedema aorta septum statin lead".split()
 PLAN = {
-    "loss": "info_nce", "temperature": 0.05, "per_device_train_batch_size": 8, "num_train_epochs": 2, "max_steps": None,
-    "learning_rate": 5e-3, "weight_decay": 0.0, "warmup_ratio": 0.1, "max_grad_norm": 1.0, "bf16": False,
+    **TrainSettings().model_dump(), "per_device_train_batch_size": 8, "learning_rate": 5e-3, "bf16": False,
     "dataloader_drop_last": False, "chunk_tokens": 128, "gradient_cache": True, "gradient_checkpointing": False,
-    "eval_steps": 2, "save_steps": 2, "logging_steps": 1, "seed": 42,
+    "eval_steps": 2, "save_steps": 2, "seed": 42,
 }  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_too_few_rows_for_a_batch_say_what_to_change(tiny_bert, tmp_path):
 def test_long_texts_are_counted(tiny_bert, tmp_path):
     data = rows()
     data[0]["positive"] = "thrombus " * 300
-    assert trainer(tiny_bert, tmp_path, data).truncated == 1
+    assert trainer(tiny_bert, tmp_path, data).batches.truncated == 1
 
 
 def test_kill_9_at_random_moments_changes_nothing(tiny_bert, tmp_path):

@@ -1,0 +1,359 @@
+"""How much memory training a base takes, worked out from its files before anything is loaded.
+
+Weights follow from the shapes in the safetensors headers, activations from config.json. The activation formula was
+fitted to what torch keeps for backward (see tests/embedder/test_memory.py); sizes are in bytes, GB are 10**9 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cardioembed.embedder.adapters import _QUERY_VALUE
+from cardioembed.errors import UserError
+
+Shapes = dict[str, tuple[int, ...]]
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+TRAINED_BYTES = 16  # a float32 weight, its gradient and Adam's two moments
+TIGHT_SHARE = 0.8
+CPU_QUANTIZED_LIMIT = 1e9
+_TOGETHER = re.compile(r"(query|key|value|q|k|v|q_proj|k_proj|v_proj|gate_proj|up_proj)\.weight$")
+_IN_LAYER = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.")
+_NOT_LINEAR = re.compile(r"norm|embed|relative_attention_bias", re.IGNORECASE)
+_LEFT_OUT = re.compile(r"^(lm_head|cls|classifier|score|qa_outputs|embed_out|vocab_\w+)\.")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained and how; the fields are the settings of the same names.
+
+    Attributes:
+        device: Where it is trained.
+        batch_tokens: Tokens of all texts of one batch (anchors, positives, negatives); 0 for encoding only.
+        autocast: ``train.bf16``.
+        r: LoRA rank; 0 trains every parameter of the base.
+        eager_length: Tokens of the longest text if attention is eager (it keeps every attention weight), else 0.
+        shards: FSDP processes that share the base.
+    """
+
+    device: torch.device
+    quantization: str
+    dtype: str
+    autocast: bool
+    batch_tokens: int
+    chunk_tokens: int
+    gradient_cache: bool = False
+    gradient_checkpointing: bool = False
+    r: int = 16
+    target_modules: str | list[str] = "all-linear"
+    eager_length: int = 0
+    shards: int = 1
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that training takes, part by part, and the bytes that are there (None: unknown)."""
+
+    base: int
+    adapter_and_optimizer: int
+    activations: int
+    available: int | None
+
+    @property
+    def total(self) -> int:
+        """Sum of the parts in bytes."""
+        return self.base + self.adapter_and_optimizer + self.activations
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is not more than is there."""
+        return self.available is None or self.total <= self.available
+
+    @property
+    def tight(self) -> bool:
+        """Whether it fits, but takes more than 80 % of what is there."""
+        return self.fits and self.available is not None and self.total > TIGHT_SHARE * self.available
+
+    def describe(self) -> str:
+        """One line: the sum, what is there and the parts, in GB."""
+        there = "an unknown amount is free" if self.available is None else f"you have {_gb(self.available)}"
+        parts = f"base {_gb(self.base)}, adapter and optimizer {_gb(self.adapter_and_optimizer)}, activations "
+        text = f"needs about {_gb(self.total)}, {there} ({parts}{_gb(self.activations)})"
+        return f"{text}; this is tight" if self.tight else text
+
+
+def check_memory(folder: Path, work: Workload) -> MemoryEstimate:
+    """Estimates, and refuses what does not fit.
+
+    Raises:
+        UserError: It needs more than is there; the message lists each setting that helps and what it leads to.
+    """
+    estimate = estimate_memory(folder, work, available_bytes(work.device))
+    if estimate.fits:
+        return estimate
+    options = {name: estimate_memory(folder, w, None).total for name, w in _savings(work).items()}
+    ranked = sorted((need, name) for name, need in options.items() if need < 0.99 * estimate.total)
+    advice = "; ".join(f"{name} (then {_gb(need)})" for need, name in ranked)
+    others = "a smaller model.base" + (" or more FSDP processes" if work.device.type == "cuda" else "")
+    raise UserError(
+        f"model.base: training it {estimate.describe()}. Set, most helpful first: {advice or 'no single setting helps'}"
+        f"; several together save more; otherwise take {others}"
+    )
+
+
+def check_quantization(folder: Path, quantization: str, device: torch.device) -> None:
+    """Refuses a quantised base of more than 1 GB (at two bytes a weight) where there is no CUDA.
+
+    Raises:
+        UserError: bitsandbytes would be far too slow.
+    """
+    size = weight_bytes(folder, "none", "bfloat16")
+    if quantization != "none" and device.type != "cuda" and size > CPU_QUANTIZED_LIMIT:
+        raise UserError(
+            f"model.quantization: {quantization} needs an NVIDIA GPU for a base of {_gb(size)}: on this device "
+            f"({device.type}) bitsandbytes is far too slow. Set model.quantization=none with model.dtype=bfloat16, "
+            "take a smaller model.base, or run on a machine with CUDA"
+        )
+
+
+def estimate_memory(folder: Path, work: Workload, available: int | None) -> MemoryEstimate:
+    """All parts for one device; every FSDP process holds its share of the base (and of what full fine-tuning adds)."""
+    full, shards = work.r == 0, work.shards
+    # The weights of a base that is trained itself are among the 16 bytes of each of its parameters.
+    base = 0 if full else weight_bytes(folder, work.quantization, work.dtype) // shards
+    trained = trained_bytes(folder, work.r, work.target_modules) // (shards if full else 1)
+    return MemoryEstimate(base, trained, activation_bytes(folder, work), available)
+
+
+def weight_bytes(folder: Path, quantization: str, dtype: str) -> int:
+    """Bytes of the loaded base.
+
+    bitsandbytes quantises the linears inside the layers and BERT's pooler: ``int8`` is a byte a weight and a float32
+    scale a row, ``nf4`` half a byte, a float32 maximum per 64 weights and a table of 16 float32. Everything else is
+    held in ``dtype``.
+    """
+    shapes = read_shapes(folder)
+    linears = {} if quantization == "none" else _layer_linears(shapes)
+    if quantization != "none":
+        linears |= {n: (s[0], s[1]) for n, s in shapes.items() if "pooler" in n and len(s) == 2}
+    rest = sum(math.prod(shape) for name, shape in shapes.items() if name not in linears) * DTYPE_BYTES[dtype]
+    if quantization == "int8":
+        return rest + sum(rows * columns + 4 * rows for rows, columns in linears.values())
+    return rest + sum(math.ceil(a * b / 2) + 4 * math.ceil(a * b / 64) + 64 for a, b in linears.values())
+
+
+def trained_bytes(folder: Path, r: int, target_modules: str | list[str]) -> int:
+    """Bytes of all trained parameters with gradients and Adam moments: of the adapter, or with r 0 of the base."""
+    return TRAINED_BYTES * _trained(read_shapes(folder), r, target_modules)
+
+
+def activation_bytes(folder: Path, work: Workload) -> int:
+    """Bytes that one training step holds besides weights: what backward needs, and one layer's passing tensors.
+
+    Without gradient checkpointing every layer keeps its inside for every token whose graph is alive: all of the batch,
+    or one chunk with ``gradient_cache``. With it, layers keep their inputs, and one layer of one chunk its inside.
+    """
+    if not work.batch_tokens:
+        return 0
+    shapes, config = read_shapes(folder), _read_config(folder)
+    layers, hidden = config["num_hidden_layers"], config["hidden_size"]
+    chunk = min(work.chunk_tokens, work.batch_tokens)
+    alive = chunk if work.gradient_cache else work.batch_tokens
+    inside = _inside_bytes(config, shapes, work)
+    casts = _cast_bytes(shapes, work)
+    passing = 14 * config["intermediate_size"] * chunk
+    if not work.gradient_checkpointing:
+        return passing + layers * inside * alive + casts * math.ceil(alive / chunk)
+    stream = DTYPE_BYTES[work.dtype] if _gated(shapes) else _layer_norm_byte(work)
+    kept_inputs = (layers * stream + 4) * hidden * alive  # 4: the norm after the last layer is float32
+    return passing + kept_inputs + inside * chunk + casts // layers
+
+
+def _layer_norm_byte(work: Workload) -> int:
+    """Bytes of a number in and out of a LayerNorm, which CUDA's autocast runs in float32."""
+    return 4 if work.autocast and work.device.type == "cuda" else DTYPE_BYTES[work.dtype]
+
+
+def _inside_bytes(config: dict[str, Any], shapes: Shapes, work: Workload) -> int:
+    """Bytes per token that one layer keeps for backward."""
+    heads, hidden, inner = config["num_attention_heads"], config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden // heads
+    width, keys = heads * head, config.get("num_key_value_heads", heads) * head
+    byte = 2 if work.autocast else DTYPE_BYTES[work.dtype]
+    attention = byte * 4 * width + 4 * heads + (4 + byte) * heads * work.eager_length  # keys are repeated per query
+    norm_byte = 4 if _gated(shapes) else _layer_norm_byte(work)  # RMSNorm computes in float32
+    norms = norm_byte * (2 * hidden + (width + keys if any("q_norm" in name for name in shapes) else 0))
+    feed_forward = byte * inner * (3 if _gated(shapes) else 1)
+    inputs = _kept_inputs(shapes, work) // config["num_hidden_layers"]
+    held = byte * (2 * hidden + width + inner) if work.quantization == "int8" else 0  # bitsandbytes holds its inputs
+    return attention + norms + feed_forward + held + inputs
+
+
+def _kept_inputs(shapes: Shapes, work: Workload) -> int:
+    """Bytes per token that all trained linears together keep of their inputs.
+
+    PEFT keeps each linear's own dropped copy with a mask, in float32 unless there is autocast; the fused functions of
+    ``training.fused_lora`` keep one input and one mask for linears that read the same tensor.
+    """
+    targets = _targets(shapes, work.r, work.target_modules)
+    byte = 2 if work.autocast else 4
+    low = byte * work.r * len(targets)
+    fused = work.quantization == "none" and work.dtype == ("bfloat16" if work.autocast else "float32")
+    if work.r and fused:
+        alone = {_TOGETHER.sub("", name): columns for name, (_, columns) in targets.items()}
+        return low + sum((byte + 1) * columns for columns in alone.values())
+    # On a CPU torch's dropout keeps its mask as float32 numbers.
+    mask = (4 if work.device.type == "cpu" else 1) if work.r else 0
+    return low + sum((byte + mask) * columns for _, columns in targets.values())
+
+
+def _cast_bytes(shapes: Shapes, work: Workload) -> int:
+    """Bytes of the bfloat16 copies of float32 weights that autocast makes for every chunk."""
+    if not work.autocast:
+        return 0
+    base = work.dtype != "bfloat16" and work.quantization == "none"
+    linears = sum(math.prod(shape) for shape in _layer_linears(shapes).values()) if base else 0
+    return 2 * (linears + (_trained(shapes, work.r, work.target_modules) if work.r else 0))
+
+
+def _savings(work: Workload) -> dict[str, Workload]:
+    """Settings that lower the need, each with the workload that it makes."""
+    half = max(work.chunk_tokens, 32) // 2
+    changes: dict[str, dict[str, Any]] = {
+        f"train.chunk_tokens={half}": {"chunk_tokens": half},
+        "train.gradient_cache=true": {"gradient_cache": True},
+        "train.gradient_checkpointing=true": {"gradient_checkpointing": True},
+        "model.dtype=bfloat16": {"dtype": "bfloat16"},
+    }
+    if work.device.type == "cuda" and work.r:
+        changes["model.quantization=nf4"] = {"quantization": "nf4"}
+        changes["model.quantization=int8"] = {"quantization": "int8"}
+    return {name: replace(work, **change) for name, change in changes.items()}
+
+
+def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Free bytes of a CUDA device, else of the machine or the container; None where neither can be told.
+
+    Args:
+        device: Where the base goes; Apple's MPS shares the machine's memory.
+        root: Where ``proc`` and ``sys`` are.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found:
+        return min([int(found[1]) * 1024, *_cgroup_rooms(root)])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS: all of it, free or not
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _cgroup_rooms(root: Path) -> list[int]:
+    """Bytes left under each memory limit on this process (cgroup v2 and v1); inactive file cache counts as free."""
+    try:
+        groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    rooms = []
+    for _, controllers, name in groups:
+        v1 = "memory" in controllers.split(",")
+        if controllers and not v1:
+            continue
+        limit, used, cache = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if v1
+            else ("memory.max", "memory.current", "inactive_file")
+        )
+        top = root / ("sys/fs/cgroup/memory" if v1 else "sys/fs/cgroup")
+        # A container often sees its own group as the top, so every level up to it is asked.
+        group = top / name.strip("/")
+        for level in [group, *group.parents]:
+            if level.is_relative_to(top) and (room := _room(level, limit, used, cache)) is not None:
+                rooms.append(room)
+    return rooms
+
+
+def _room(level: Path, limit: str, used: str, cache: str) -> int | None:
+    try:
+        most, now = int((level / limit).read_text()), int((level / used).read_text())
+        statistics = dict(line.split() for line in (level / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such level, or the limit is "max"
+        return None
+    return max(0, most - now + int(statistics.get(cache, 0)))
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """Shapes of the weights that ``AutoModel`` loads, by name, from the safetensors headers; no weight is read.
+
+    Raises:
+        UserError: A file is missing or its header is damaged.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    files = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    if not whole.is_file() and index.is_file():
+        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted(set(weights))]
+    header: dict[str, Any] = {}
+    for path in files:
+        header |= _read_header(path)
+    return {n: tuple(t["shape"]) for n, t in header.items() if n != "__metadata__" and not _LEFT_OUT.match(n)}
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > 100_000_000:  # the format's own limit
+                raise ValueError(f"a header of {length} bytes")
+            return json.loads(file.read(length))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.base: {path} is missing or damaged ({error}); fetch the base again") from None
+
+
+def _layer_linears(shapes: Shapes) -> dict[str, tuple[int, int]]:
+    return {
+        name: (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if len(shape) == 2 and name.endswith(".weight") and _IN_LAYER.search(name) and not _NOT_LINEAR.search(name)
+    }
+
+
+def _targets(shapes: Shapes, r: int, target_modules: str | list[str]) -> dict[str, tuple[int, int]]:
+    linears = _layer_linears(shapes)
+    if r == 0 or target_modules == "all-linear":
+        return linears
+    wanted = _QUERY_VALUE if target_modules == "query-value" else target_modules
+    return {name: shape for name, shape in linears.items() if name.split(".")[-2] in wanted}
+
+
+def _trained(shapes: Shapes, r: int, target_modules: str | list[str]) -> int:
+    if r == 0:
+        return sum(math.prod(shape) for shape in shapes.values())
+    return sum(r * (rows + columns) for rows, columns in _targets(shapes, r, target_modules).values())
+
+
+def _gated(shapes: Shapes) -> bool:
+    return any("gate" in name or "mlp.Wi." in name for name in shapes)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    if missing := [key for key in wanted if key not in config]:
+        raise UserError(f"model.base: {folder / 'config.json'} lacks {', '.join(missing)}, which its memory depends on")
+    return config
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
