@@ -60,6 +60,11 @@ def laptop_settings() -> Settings:
     return load_settings(CONFIG)
 
 
+def loading(settings: Settings) -> dict[str, Any]:
+    """The arguments of ``load_embedder`` that the settings hold."""
+    return settings.model.model_dump(exclude={"base", "lora", "fine_tuning"})
+
+
 def alternate(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:
     """Runs the sides in turn, A B A B, so that a machine that grows slower does so for all of them."""
     results: dict[str, list[Any]] = {name: [] for name in sides}

@@ -66,7 +66,9 @@ def load_both(settings: Settings) -> tuple[Embedder, SentenceTransformer]:
         UserError: One of the two is not in float32.
     """
     embedder = load_embedder(
-        settings.model.base, device=settings.device, **settings.model.model_dump(exclude={"base", "lora"})
+        settings.model.base,
+        device=settings.device,
+        **settings.model.model_dump(exclude={"base", "lora", "fine_tuning"}),
     )
     peer = SentenceTransformer(str(embedder.base.folder), device=str(embedder.device))
     peer.max_seq_length = settings.model.max_length

@@ -225,7 +225,9 @@ class ModelSettings(Block):
     """The base model. ``auto`` means: as the base's own files say."""
 
     base: str = "Qwen/Qwen3-Embedding-8B@4e423935c619ae4df87b646a3ce949610c66241c"
+    fine_tuning: Literal["lora", "full"] = "lora"
     quantization: Literal["none", "int8", "nf4"] = "int8"
+    llm_int8_threshold: float = Field(6.0, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     pooling: Literal["auto", "cls", "mean", "lasttoken"] = "auto"
@@ -239,6 +241,15 @@ class ModelSettings(Block):
     def _remote_code_is_pinned(self) -> ModelSettings:
         if self.trust_remote_code and not re.search(r"@[0-9a-f]{40}$", self.base):
             raise ValueError("trust_remote_code runs code from the hub: pin it, base: owner/name@<40-digit commit>")
+        return self
+
+    @model_validator(mode="after")
+    def _trainable(self) -> ModelSettings:
+        if self.fine_tuning == "full" and (self.quantization != "none" or self.dtype != "float32"):
+            raise ValueError(
+                "fine_tuning: full trains the base's own weights and needs quantization: none and dtype: float32 "
+                "(train.bf16 still computes in bfloat16)"
+            )
         return self
 
 

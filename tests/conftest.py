@@ -1,10 +1,18 @@
 """Tiny randomly initialised bases, laid out as their hub repositories are, and the laptop's real base."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from architectures import (
+    build_bert,
+    build_gemma2,
+    build_jina,
+    build_mpnet,
+    build_xlm_roberta,
+    save,
+    sentence_transformers_files,
+)
 from texts import ROOT, SENTENCES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -34,9 +42,9 @@ def tiny_qwen3(tmp_path_factory) -> Path:
     end = ("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))
     tokenizer.post_processor = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[end])
     _save_bpe(tokenizer, folder, padding_side="left")
-    _save(Qwen3Model(Qwen3Config(**_decoder(), num_key_value_heads=2, head_dim=16)), folder)
+    save(Qwen3Model(Qwen3Config(**_decoder(), num_key_value_heads=2, head_dim=16)), folder)
     prompts = {"query": "Instruct: Find the same statement\nQuery:", "document": ""}
-    _sentence_transformers_files(folder, "pooling_mode_lasttoken", prompts)
+    sentence_transformers_files(folder, "pooling_mode_lasttoken", prompts)
     return folder
 
 
@@ -45,7 +53,7 @@ def tiny_qwen2(tmp_path_factory) -> Path:
     """As Qwen2.5: a bare language model whose tokenizer appends nothing."""
     folder = tmp_path_factory.mktemp("tiny-qwen2")
     _save_bpe(_bpe(), folder, chat_template="{% for m in messages %}<|im_start|>{{ m.content }}{% endfor %}")
-    _save(Qwen2Model(Qwen2Config(**_decoder(), num_key_value_heads=2)), folder)
+    save(Qwen2Model(Qwen2Config(**_decoder(), num_key_value_heads=2)), folder)
     return folder
 
 
@@ -58,8 +66,57 @@ def tiny_bert(tmp_path_factory) -> Path:
         vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=128,
     )  # fmt: skip
-    _save(BertModel(config), folder)
-    _sentence_transformers_files(folder, "pooling_mode_cls_token", {})
+    save(BertModel(config), folder)
+    sentence_transformers_files(folder, "pooling_mode_cls_token", {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_xlm_roberta(tmp_path_factory) -> Path:
+    """As bge-m3."""
+    folder = tmp_path_factory.mktemp("tiny-xlm-roberta")
+    build_xlm_roberta(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_mpnet(tmp_path_factory) -> Path:
+    """As all-mpnet-base-v2."""
+    folder = tmp_path_factory.mktemp("tiny-mpnet")
+    build_mpnet(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma2(tmp_path_factory) -> Path:
+    """As gemma-2-2b-it."""
+    folder = tmp_path_factory.mktemp("tiny-gemma-2")
+    build_gemma2(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_e5(tmp_path_factory) -> Path:
+    """As e5-large-v2; its name is what makes it an E5."""
+    folder = tmp_path_factory.mktemp("intfloat") / "e5-large-v2"
+    folder.mkdir()
+    build_bert(folder, "pooling_mode_mean_tokens")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_biolinkbert(tmp_path_factory) -> Path:
+    """As BioLinkBERT: BERT without sentence-transformers files."""
+    folder = tmp_path_factory.mktemp("tiny-biolinkbert")
+    build_bert(folder, None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_jina(tmp_path_factory) -> Path:
+    """As jina-embeddings-v2-base-en."""
+    folder = tmp_path_factory.mktemp("tiny-jina-v2")
+    build_jina(folder)
     return folder
 
 
@@ -105,28 +162,3 @@ def _wordpiece() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
         mask_token="[MASK]",
     )  # fmt: skip
-
-
-def _save(model: torch.nn.Module, folder: Path) -> None:
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.15, generator=generator)
-    model.save_pretrained(folder)
-
-
-def _sentence_transformers_files(folder: Path, pooling: str, prompts: dict) -> None:
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds)
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    for name in ("1_Pooling", "2_Normalize"):
-        (folder / name).mkdir()
-    modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": False}
-    (folder / "1_Pooling" / "config.json").write_text(
-        json.dumps({"word_embedding_dimension": 64, **modes, pooling: True})
-    )
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))

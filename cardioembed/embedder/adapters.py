@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from cardioembed.errors import UserError
 
-_QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "q", "v")
+QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "q", "v")
 
 
 def attach_lora(
@@ -44,7 +44,7 @@ def attach_lora(
     if target_modules == "all-linear":
         wanted = sorted(names)
     elif target_modules == "query-value":
-        wanted = sorted(names.intersection(_QUERY_VALUE))
+        wanted = sorted(names.intersection(QUERY_VALUE))
     unknown = set(wanted) - names
     if unknown or not wanted:
         raise UserError(
@@ -117,3 +117,10 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() * (2 if p.__class__.__name__ == "Params4bit" else 1) for p in model.parameters())
     return trainable, total
+
+
+def train_everything(model: PreTrainedModel) -> PreTrainedModel:
+    """Makes every parameter train except BERT's pooler, which no pooling here reads."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("pooler" not in name)
+    return model

@@ -98,8 +98,10 @@ def _checked(base: Base) -> Base:
         raise UserError(f"model.base: {base.folder} has no config.json, so it is not a transformers model folder")
     if not any(base.folder.glob("*.safetensors")):
         raise UserError(
-            f"model.base: {base.name} has no .safetensors weights. Pickled weights are not loaded; convert them with "
-            "transformers' save_pretrained, or choose a revision that has safetensors"
+            f"model.base: {base.name} has no .safetensors weights. Pickled weights are not loaded; convert them "
+            "once with sentence-transformers, "
+            f"SentenceTransformer({base.name!r}).save_pretrained('runs/bases/converted'), and give "
+            "that folder, or choose a revision that has safetensors"
         )
     return base
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ class Recipe:
         quantization: ``none``, ``int8`` or ``nf4``: how the base is held in memory.
         dtype: Type of the base's other weights.
         attn_implementation: As asked for at loading.
+        llm_int8_threshold: Of ``int8``, see ``load_base``.
     """
 
     pooling: str
@@ -44,6 +45,7 @@ class Recipe:
     quantization: str = "none"
     dtype: str = "float32"
     attn_implementation: str = "auto"
+    llm_int8_threshold: float = 6.0
 
 
 class Embedder:
@@ -56,6 +58,7 @@ class Embedder:
         base: Where the base came from.
         device: Where the weights are.
         identity: Differs between any two models whose vectors must not be mixed.
+        load_base: Loads the base of a fully tuned model, None where the base is in ``model``.
     """
 
     def __init__(
@@ -66,12 +69,14 @@ class Embedder:
         base: Base,
         device: torch.device,
         identity: str | None = None,
+        load_base: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.base = base
         self.device = device
+        self.load_base = load_base
         self.identity = identity or f"{base.name}@{base.revision} {recipe}"
 
     @property
@@ -171,9 +176,20 @@ class Embedder:
         """Cosine of every vector of ``first`` with every one of ``second``, shape (len(first), len(second))."""
         return np.atleast_2d(first) @ np.atleast_2d(second).T
 
-    def without_adapter(self) -> AbstractContextManager:
-        """A block in which the base answers alone: same weights in memory, adapter switched off."""
-        return self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else nullcontext()
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """A block in which the base answers: its adapter is off, or it stands in for a fully tuned model."""
+        if hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield
+        elif self.load_base:
+            tuned, self.model = self.model, self.load_base()
+            try:
+                yield
+            finally:
+                self.model = tuned
+        else:
+            yield
 
 
 def load_embedder(
@@ -188,6 +204,7 @@ def load_embedder(
     positive_prompt: str | None = "auto",
     trust_remote_code: bool = False,
     device: str = "auto",
+    llm_int8_threshold: float = 6.0,
 ) -> Embedder:
     """Loads a base as an embedder; ``auto`` values follow from the base's own files.
 
@@ -202,20 +219,15 @@ def load_embedder(
     where = choose_device(device)
     found = find_base(base)
     traits = read_traits(found)
-    recipe = _recipe(traits, pooling, max_length, anchor_prompt, positive_prompt, found.name)
-    recipe = Recipe(
-        **{**recipe, "quantization": quantization, "dtype": dtype, "attn_implementation": attn_implementation}
-    )
+    loading = {
+        "quantization": quantization,
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "llm_int8_threshold": llm_int8_threshold,
+    }
+    recipe = Recipe(**_recipe(traits, pooling, max_length, anchor_prompt, positive_prompt, found.name), **loading)
     tokenizer = load_tokenizer(found, max_length, traits.causal and recipe.pooling == "lasttoken")
-    model = load_base(
-        found,
-        quantization=quantization,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        max_length=max_length,
-        trust_remote_code=trust_remote_code,
-        device=where,
-    )
+    model = load_base(found, max_length=max_length, trust_remote_code=trust_remote_code, device=where, **loading)
     return Embedder(model, tokenizer, recipe, found, where)
 
 

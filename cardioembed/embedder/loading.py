@@ -84,6 +84,7 @@ def load_base(
     max_length: int,
     trust_remote_code: bool,
     device: torch.device,
+    llm_int8_threshold: float = 6.0,
 ) -> PreTrainedModel:
     """Loads the base's weights, frozen, in inference mode.
 
@@ -91,10 +92,12 @@ def load_base(
         base: From ``find_base``.
         quantization: ``none``, ``int8`` (bitsandbytes LLM.int8) or ``nf4``.
         dtype: Type of what is not quantised.
-        attn_implementation: ``auto`` takes SDPA, and eager attention for Gemma-2 (SDPA gives NaN with padding there).
+        attn_implementation: ``auto`` takes SDPA; eager attention for Gemma-2 (SDPA gives NaN with padding there) and
+            for architectures without SDPA (MPNet).
         max_length: Longest text in tokens; must fit the base's positions.
         trust_remote_code: Run the base's own code (its revision is pinned by the settings).
         device: Where to.
+        llm_int8_threshold: Activations above it are computed in 16 bits beside INT8 (Dettmers et al. 2022); 0 never.
 
     Raises:
         UserError: The architecture is unknown, a weight is missing or newly initialised, or it does not fit.
@@ -105,14 +108,15 @@ def load_base(
         config.use_cache = False  # language models would keep keys and values for a next token that never comes
         _check_positions(config, max_length, base.name)
         if attn_implementation == "auto":
-            attn_implementation = "eager" if config.model_type == "gemma2" else "sdpa"
+            # None lets transformers take SDPA where the architecture has it, and eager attention elsewhere (MPNet).
+            attn_implementation = "eager" if config.model_type == "gemma2" else None
         with _quiet_loading():
             model, info = (JinaBertModel if jina else AutoModel).from_pretrained(
                 base.folder,
                 config=config,
                 dtype=getattr(torch, dtype),
                 attn_implementation=attn_implementation,
-                quantization_config=quantization_config(quantization, dtype),
+                quantization_config=quantization_config(quantization, dtype, llm_int8_threshold),
                 device_map={"": device} if quantization != "none" else None,
                 output_loading_info=True,
                 trust_remote_code=trust_remote_code,
@@ -134,12 +138,12 @@ def load_base(
     return model.eval()
 
 
-def quantization_config(quantization: str, dtype: str) -> Any:
+def quantization_config(quantization: str, dtype: str, llm_int8_threshold: float = 6.0) -> Any:
     """The bitsandbytes configuration of ``none`` (None), ``int8`` or ``nf4``."""
     from transformers import BitsAndBytesConfig
 
     if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=llm_int8_threshold)
     if quantization == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)

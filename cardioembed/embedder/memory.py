@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cardioembed.embedder.adapters import _QUERY_VALUE
+from cardioembed.embedder.adapters import QUERY_VALUE
 from cardioembed.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -333,7 +333,7 @@ def _targets(shapes: Shapes, r: int, target_modules: str | list[str]) -> dict[st
     linears = _layer_linears(shapes)
     if r == 0 or target_modules == "all-linear":
         return linears
-    wanted = _QUERY_VALUE if target_modules == "query-value" else target_modules
+    wanted = QUERY_VALUE if target_modules == "query-value" else target_modules
     return {name: shape for name, shape in linears.items() if name.split(".")[-2] in wanted}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cardioembed.embedder.adapters import load_adapter
-from cardioembed.embedder.bases import find_base
+from cardioembed.embedder.bases import Base, find_base
 from cardioembed.embedder.encoder import Embedder, Recipe, load_embedder
 from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
 from cardioembed.errors import UserError
@@ -30,10 +31,10 @@ _POOLING_KEYS = {
 
 
 def save_model(embedder: Embedder, folder: Path, training: dict[str, Any]) -> None:
-    """Writes adapter, tokenizer, sentence-transformers modules, recipe and probe vectors into an empty folder.
+    """Writes a model, its tokenizer, sentence-transformers modules, recipe and probe vectors into an empty folder.
 
     Args:
-        embedder: With a PEFT model.
+        embedder: With a PEFT model, or with a fully tuned one.
         folder: Where to; written by the caller's atomic block.
         training: What the model was trained with, kept for the reader.
     """
@@ -70,7 +71,8 @@ def _transformer_config(embedder: Embedder) -> dict[str, Any]:
     """How sentence-transformers is to load the base, so that its vectors are ours."""
     recipe = embedder.recipe
     model_args: dict[str, Any] = {"dtype": recipe.dtype}
-    inner = embedder.model.get_base_model().config
+    model = embedder.model
+    inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
     model_args["attn_implementation"] = inner._attn_implementation
     if getattr(inner, "quantization_config", None) is not None:
         model_args["quantization_config"] = json.loads(inner.quantization_config.to_json_string(use_diff=False))
@@ -105,18 +107,21 @@ def load_model(
         raise UserError(f"{folder / _CARD} lacks {error}; train the model again with stage 03") from None
     found = find_base(name)
     where = choose_device(device)
-    model = load_base(
-        found,
-        quantization=recipe.quantization,
-        dtype=recipe.dtype,
-        attn_implementation=recipe.attn_implementation,
+    load = partial(
+        load_base,
+        **{key: getattr(recipe, key) for key in ("quantization", "dtype", "attn_implementation", "llm_int8_threshold")},
         max_length=recipe.max_length,
         trust_remote_code=trust_remote_code,
         device=where,
     )
+    here = Base(str(folder), None, folder, str(folder))
+    if (folder / "adapter_config.json").is_file():
+        model, alone = load_adapter(load(found), folder), None
+    else:
+        model, alone = load(here), partial(load, found)
     # The saved tokenizer appends its EOS already, so nothing is added to it.
-    tokenizer = load_tokenizer(type(found)(str(folder), None, folder, str(folder)), recipe.max_length, causal=False)
-    embedder = Embedder(load_adapter(model, folder), tokenizer, recipe, found, where, sha256(folder / _CARD))
+    tokenizer = load_tokenizer(here, recipe.max_length, causal=False)
+    embedder = Embedder(model, tokenizer, recipe, found, where, sha256(folder / _CARD), alone)
     _check_probes(embedder, probes, folder)
     return embedder
 

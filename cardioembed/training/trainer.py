@@ -164,8 +164,8 @@ class Trainer:
 
         def loss_of(vectors: Tensor) -> Tensor:
             anchors, positives = vectors[: batch.rows], vectors[batch.rows : 2 * batch.rows]
-            negatives = vectors[2 * batch.rows :].view(self.batches.negatives, batch.rows, -1).transpose(0, 1)
-            return self.objective(anchors, positives, negatives, mask)
+            negatives = vectors[2 * batch.rows :].view(self.batches.negatives, batch.rows, vectors.shape[1])
+            return self.objective(anchors, positives, negatives.transpose(0, 1), mask)
 
         loss = batch_backward(
             self._embed,
