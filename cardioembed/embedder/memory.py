@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +16,15 @@ from typing import Any
 import torch
 
 from cardioembed.embedder.adapters import QUERY_VALUE
+from cardioembed.embedder.system_memory import available_bytes
+from cardioembed.embedder.weight_shapes import Shapes, is_gated, layer_linears, read_shapes
 from cardioembed.errors import UserError
 
-Shapes = dict[str, tuple[int, ...]]
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINED_BYTES = 16  # a float32 weight, its gradient and Adam's two moments
 TIGHT_SHARE = 0.8
 CPU_QUANTIZED_LIMIT = 1e9
 _TOGETHER = re.compile(r"(query|key|value|q|k|v|q_proj|k_proj|v_proj|gate_proj|up_proj)\.weight$")
-_IN_LAYER = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.")
-_NOT_LINEAR = re.compile(r"norm|embed|relative_attention_bias", re.IGNORECASE)
-_LEFT_OUT = re.compile(r"^(lm_head|cls|classifier|score|qa_outputs|embed_out|vocab_\w+)\.")
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def weight_bytes(folder: Path, quantization: str, dtype: str) -> int:
     held in ``dtype``.
     """
     shapes = read_shapes(folder)
-    linears = {} if quantization == "none" else _layer_linears(shapes)
+    linears = {} if quantization == "none" else layer_linears(shapes)
     if quantization != "none":
         linears |= {n: (s[0], s[1]) for n, s in shapes.items() if "pooler" in n and len(s) == 2}
     rest = sum(math.prod(shape) for name, shape in shapes.items() if name not in linears) * DTYPE_BYTES[dtype]
@@ -171,7 +168,7 @@ def activation_bytes(folder: Path, work: Workload) -> int:
     passing = 14 * config["intermediate_size"] * chunk
     if not work.gradient_checkpointing:
         return passing + layers * inside * alive + casts * math.ceil(alive / chunk)
-    stream = DTYPE_BYTES[work.dtype] if _gated(shapes) else _layer_norm_byte(work)
+    stream = DTYPE_BYTES[work.dtype] if is_gated(shapes) else _layer_norm_byte(work)
     kept_inputs = (layers * stream + 4) * hidden * alive  # 4: the norm after the last layer is float32
     return passing + kept_inputs + inside * chunk + casts // layers
 
@@ -188,9 +185,9 @@ def _inside_bytes(config: dict[str, Any], shapes: Shapes, work: Workload) -> int
     width, keys = heads * head, config.get("num_key_value_heads", heads) * head
     byte = 2 if work.autocast else DTYPE_BYTES[work.dtype]
     attention = byte * 4 * width + 4 * heads + (4 + byte) * heads * work.eager_length  # keys are repeated per query
-    norm_byte = 4 if _gated(shapes) else _layer_norm_byte(work)  # RMSNorm computes in float32
+    norm_byte = 4 if is_gated(shapes) else _layer_norm_byte(work)  # RMSNorm computes in float32
     norms = norm_byte * (2 * hidden + (width + keys if any("q_norm" in name for name in shapes) else 0))
-    feed_forward = byte * inner * (3 if _gated(shapes) else 1)
+    feed_forward = byte * inner * (3 if is_gated(shapes) else 1)
     inputs = _kept_inputs(shapes, work) // config["num_hidden_layers"]
     held = byte * (2 * hidden + width + inner) if work.quantization == "int8" else 0  # bitsandbytes holds its inputs
     return attention + norms + feed_forward + held + inputs
@@ -219,7 +216,7 @@ def _cast_bytes(shapes: Shapes, work: Workload) -> int:
     if not work.autocast:
         return 0
     base = work.dtype != "bfloat16" and work.quantization == "none"
-    linears = sum(math.prod(shape) for shape in _layer_linears(shapes).values()) if base else 0
+    linears = sum(math.prod(shape) for shape in layer_linears(shapes).values()) if base else 0
     return 2 * (linears + (_trained(shapes, work.r, work.target_modules) if work.r else 0))
 
 
@@ -238,99 +235,8 @@ def _savings(work: Workload) -> dict[str, Workload]:
     return {name: replace(work, **change) for name, change in changes.items()}
 
 
-def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Free bytes of a CUDA device, else of the machine or the container; None where neither can be told.
-
-    Args:
-        device: Where the base goes; Apple's MPS shares the machine's memory.
-        root: Where ``proc`` and ``sys`` are.
-    """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found:
-        return min([int(found[1]) * 1024, *_cgroup_rooms(root)])
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS: all of it, free or not
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _cgroup_rooms(root: Path) -> list[int]:
-    """Bytes left under each memory limit on this process (cgroup v2 and v1); inactive file cache counts as free."""
-    try:
-        groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return []
-    rooms = []
-    for _, controllers, name in groups:
-        v1 = "memory" in controllers.split(",")
-        if controllers and not v1:
-            continue
-        limit, used, cache = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            if v1
-            else ("memory.max", "memory.current", "inactive_file")
-        )
-        top = root / ("sys/fs/cgroup/memory" if v1 else "sys/fs/cgroup")
-        # A container often sees its own group as the top, so every level up to it is asked.
-        group = top / name.strip("/")
-        for level in [group, *group.parents]:
-            if level.is_relative_to(top) and (room := _room(level, limit, used, cache)) is not None:
-                rooms.append(room)
-    return rooms
-
-
-def _room(level: Path, limit: str, used: str, cache: str) -> int | None:
-    try:
-        most, now = int((level / limit).read_text()), int((level / used).read_text())
-        statistics = dict(line.split() for line in (level / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such level, or the limit is "max"
-        return None
-    return max(0, most - now + int(statistics.get(cache, 0)))
-
-
-def read_shapes(folder: Path) -> Shapes:
-    """Shapes of the weights that ``AutoModel`` loads, by name, from the safetensors headers; no weight is read.
-
-    Raises:
-        UserError: A file is missing or its header is damaged.
-    """
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    files = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
-    if not whole.is_file() and index.is_file():
-        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted(set(weights))]
-    header: dict[str, Any] = {}
-    for path in files:
-        header |= _read_header(path)
-    return {n: tuple(t["shape"]) for n, t in header.items() if n != "__metadata__" and not _LEFT_OUT.match(n)}
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > 100_000_000:  # the format's own limit
-                raise ValueError(f"a header of {length} bytes")
-            return json.loads(file.read(length))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.base: {path} is missing or damaged ({error}); fetch the base again") from None
-
-
-def _layer_linears(shapes: Shapes) -> dict[str, tuple[int, int]]:
-    return {
-        name: (shape[0], shape[1])
-        for name, shape in shapes.items()
-        if len(shape) == 2 and name.endswith(".weight") and _IN_LAYER.search(name) and not _NOT_LINEAR.search(name)
-    }
-
-
 def _targets(shapes: Shapes, r: int, target_modules: str | list[str]) -> dict[str, tuple[int, int]]:
-    linears = _layer_linears(shapes)
+    linears = layer_linears(shapes)
     if r == 0 or target_modules == "all-linear":
         return linears
     wanted = QUERY_VALUE if target_modules == "query-value" else target_modules
@@ -341,10 +247,6 @@ def _trained(shapes: Shapes, r: int, target_modules: str | list[str]) -> int:
     if r == 0:
         return sum(math.prod(shape) for shape in shapes.values())
     return sum(r * (rows + columns) for rows, columns in _targets(shapes, r, target_modules).values())
-
-
-def _gated(shapes: Shapes) -> bool:
-    return any("gate" in name or "mlp.Wi." in name for name in shapes)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

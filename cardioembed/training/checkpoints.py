@@ -58,7 +58,7 @@ def save_checkpoint(
             save_file(earlier, temporary / f"recent-{number:03d}.safetensors")
         save_file(_optimizer_tensors(optimizer, weights), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"progress": asdict(progress), "fingerprint": fingerprint})
-    for other in folder.glob("*step-*"):
+    for other in [path for path in folder.iterdir() if "step-" in path.name]:
         if other != target:
             shutil.rmtree(other)
 

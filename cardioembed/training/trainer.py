@@ -124,6 +124,11 @@ class Trainer:
                 module.train()
         if self.plan.gradient_checkpointing:
             base = model.get_base_model() if hasattr(model, "get_base_model") else model
+            if not base.supports_gradient_checkpointing:
+                raise UserError(
+                    f"train.gradient_checkpointing: {type(base).__name__} cannot recompute its activations; set it to "
+                    "false, and train.gradient_cache=true or a lower train.chunk_tokens if memory is short"
+                )
             base.gradient_checkpointing_enable({"use_reentrant": False})
             for module in model.modules():
                 if isinstance(module, GradientCheckpointingLayer):

@@ -13,13 +13,13 @@ from cardioembed.embedder.memory import (
     MemoryEstimate,
     Workload,
     activation_bytes,
-    available_bytes,
     check_memory,
     check_quantization,
     estimate_memory,
     trained_bytes,
     weight_bytes,
 )
+from cardioembed.embedder.system_memory import available_bytes
 from cardioembed.errors import UserError
 from cardioembed.training.fused_lora import fuse_lora
 
@@ -239,38 +239,3 @@ def test_large_quantised_bases_need_cuda(qwen3_8b, tiny_qwen3):
     check_quantization(qwen3_8b, "int8", CUDA)
     check_quantization(qwen3_8b, "none", CPU)
     check_quantization(tiny_qwen3, "nf4", CPU)
-
-
-V2 = {"memory.max": "3000000", "memory.current": "2500000", "memory.stat": "anon 1\ninactive_file 1000000\n"}
-V1 = {
-    "memory.limit_in_bytes": "3000000",
-    "memory.usage_in_bytes": "2500000",
-    "memory.stat": "inactive_file 7\ntotal_inactive_file 1000000\n",
-}
-
-
-@pytest.mark.parametrize(
-    ("group", "folder", "files", "expected"),
-    [
-        ("0::/a/b", "sys/fs/cgroup/a", V2, 1_500_000),
-        ("0::/", "sys/fs/cgroup", V2, 1_500_000),
-        ("4:memory:/host/path", "sys/fs/cgroup/memory", V1, 1_500_000),
-        ("0::/", "sys/fs/cgroup", V2 | {"memory.max": "max"}, 4_096_000),
-        ("3:cpu:/", "sys/fs/cgroup", V2, 4_096_000),
-    ],
-)
-def test_available_memory_respects_a_container(tmp_path, group, folder, files, expected):
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
-    (tmp_path / "proc/self/cgroup").write_text(group + "\n")
-    (tmp_path / folder).mkdir(parents=True)
-    for name, text in files.items():
-        (tmp_path / folder / name).write_text(text)
-    assert available_bytes(CPU, tmp_path) == expected
-
-
-def test_a_missing_shard_is_named(qwen3_8b, tmp_path):
-    for name in ("config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"):
-        (tmp_path / name).write_bytes((qwen3_8b / name).read_bytes())
-    with pytest.raises(UserError, match=r"model-00002-of-00002\.safetensors is missing or damaged"):
-        weight_bytes(tmp_path, "none", "bfloat16")

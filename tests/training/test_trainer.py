@@ -1,11 +1,10 @@
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -170,32 +169,68 @@ def test_long_texts_are_counted(tiny_bert, tmp_path):
     assert trainer(tiny_bert, tmp_path, data).batches.truncated == 1
 
 
-def test_kill_9_at_random_moments_changes_nothing(tiny_bert, tmp_path):
-    """The same command is killed without warning, started again, and ends with the same adapter bytes."""
-    (tmp_path / "whole").mkdir()
-    whole = trainer(tiny_bert, tmp_path / "whole", num_train_epochs=8)
-    whole.train()
-    (tmp_path / "killed").mkdir()
-    script = (
-        "import sys; from pathlib import Path; sys.path[:0] = sys.argv[3:]\n"
-        "from test_trainer import digest, trainer\n"
-        "done = trainer(Path(sys.argv[1]), Path(sys.argv[2]), num_train_epochs=8)\n"
-        "done.train(); print(digest(done))"
-    )
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", script, str(tiny_bert), str(tmp_path / "killed")]
-    command += [str(here), str(here.parent), str(here.parent.parent)]
-    log = tmp_path / "killed" / "log.jsonl"
-    for moment in (3, 11, 20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.fixture(scope="module")
+def whole(tiny_bert, tmp_path_factory):
+    """Losses and bytes of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = trainer(tiny_bert, folder, num_train_epochs=8)
+    done.train()
+    return losses(folder), digest(done)
+
+
+def killed(base, folder, prepare=lambda: None):
+    """A run in a process of its own, to be killed."""
+
+    def work():
+        prepare()
+        trainer(base, folder, num_train_epochs=8).train()
+        os._exit(0)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    return child
+
+
+def finish(base, folder, whole):
+    again = trainer(base, folder, num_train_epochs=8)
+    again.train()
+    assert (losses(folder), digest(again)) == whole
+    leftovers = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert leftovers == [f"step-{again.total:07d}"]
+
+
+def test_kill_9_at_random_moments_changes_nothing(tiny_bert, tmp_path, whole):
+    log = tmp_path / "log.jsonl"
+    for moment in (2, 9, 17, 25):
+        child = killed(tiny_bert, tmp_path)
         deadline = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < deadline:
+        while child.is_alive() and time.monotonic() < deadline:
             if log.exists() and log.read_text().count('"loss"') >= moment:
                 break
-            time.sleep(0.002)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.split()[-1] == digest(whole)
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+            time.sleep(0.001)
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    finish(tiny_bert, tmp_path, whole)
+
+
+@pytest.mark.parametrize("call", ["os.replace", "shutil.rmtree", "cardioembed.training.checkpoints.save_file"])
+def test_kill_9_inside_the_writing_of_a_checkpoint_changes_nothing(call, tiny_bert, tmp_path, whole):
+    # between its files, between writing and renaming it, and before older ones are removed
+    module, _, name = call.rpartition(".")
+
+    def prepare():
+        original, calls = getattr(sys.modules[module], name), [0]
+
+        def fatal(*arguments, **options):
+            calls[0] += "step-" in str(arguments)
+            if calls[0] == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
+
+        setattr(sys.modules[module], name, fatal)
+
+    child = killed(tiny_bert, tmp_path, prepare)
+    child.join(90)
+    assert child.exitcode == -signal.SIGKILL
+    finish(tiny_bert, tmp_path, whole)
