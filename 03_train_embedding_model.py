@@ -3,7 +3,7 @@
 reads   02_training_train.jsonl, 02_training_validation.jsonl
 writes  03_model/                    opens with this project, sentence-transformers and PEFT
         03_training_log.jsonl        a line a step and a validation
-        03_training_summary.json     parameters, tokens, seconds, best validation
+        03_training_summary.json     parameters, validation before and after, drift, tokens, seconds, memory
         03_loss_curve.png, 03_tensorboard/
         03_checkpoints/              the same command goes on from here after a stop, exactly
 
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from cardioembed import stage
 from cardioembed.config import Settings, flatten
 from cardioembed.distributed import processes
-from cardioembed.evaluation.retrieval import rank_pairs, retrieval_items
-from cardioembed.records import Row, atomic_folder, atomic_path, normalise, read_jsonl, sha256, write_json
+from cardioembed.records import Row, atomic_folder, atomic_path, read_jsonl, sha256, write_json
 from cardioembed.training.plan import Plan
 
 if TYPE_CHECKING:
@@ -44,20 +43,28 @@ def main(settings: Settings) -> None:
     from cardioembed.embedder.adapters import attach_lora, parameter_counts, train_everything
     from cardioembed.embedder.card import model_card
     from cardioembed.embedder.encoder import load_embedder
-    from cardioembed.embedder.saving import save_model
+    from cardioembed.embedder.loading import choose_device
+    from cardioembed.embedder.saving import PROBE_TEXTS, save_model
+    from cardioembed.training.checks import probe_drift, validate
     from cardioembed.training.curves import loss_curve
+    from cardioembed.training.sharding import shard_base
+    from cardioembed.training.summary import training_costs, training_summary
     from cardioembed.training.trainer import Trainer
 
     need = memory_need(settings, rows)
     print(f"  {need.describe()}")
     model = settings.model.model_dump(exclude={"base", "lora", "fine_tuning"})
-    embedder = load_embedder(settings.model.base, device=settings.device, **model)
+    device = "cpu" if settings.train.fsdp else settings.device  # a sharded base moves layer by layer
+    embedder = load_embedder(settings.model.base, device=device, **model)
+    base_probes = embedder.encode(PROBE_TEXTS)
     torch.manual_seed(settings.seed)
     if settings.model.fine_tuning == "full":
         train_everything(embedder.model)
     else:
         lora, base = settings.model.lora.model_dump(), embedder.base
         embedder.model = attach_lora(embedder.model, **lora, base_reference=base.reference, revision=base.revision)
+    if settings.train.fsdp:
+        shard_base(embedder, choose_device(settings.device))
     trainable, total = parameter_counts(embedder.model)
     print(f"  {embedder.base.name} on {embedder.device}: {trainable:,} of {total:,} parameters train (in float32)")
     print(f"  {embedder.recipe}")
@@ -83,30 +90,30 @@ def main(settings: Settings) -> None:
         print(f"  note: that is below the base ({progress.base_score[0]:.4f}); lower train.learning_rate or add data")
 
     # 4. Write.
+    flat = flatten(settings)
     summary = {
-        "base": embedder.base.name,
-        "revision": embedder.base.revision,
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "triplets": len(rows),
-        "steps": progress.step,
-        "tokens": progress.tokens,
+        **training_summary(embedder, progress, rows),
+        "validation_pairs": len(validation),
         "truncated_texts": trainer.batches.truncated,
-        "pairs_kept_from_being_false_negatives": progress.masked_pairs,
-        "base_validation": dict(zip(("accuracy@1", "mrr"), progress.base_score, strict=True)),
-        "best_validation": dict(zip(("accuracy@1", "mrr"), progress.best_score, strict=True)),
-        "best_step": progress.best_step,
+        "probe_drift": probe_drift(base_probes, embedder.encode(PROBE_TEXTS)),
+        "global_batch": plan.per_device_train_batch_size * processes(),
+        "fine_tuning": settings.model.fine_tuning,
+        "language": settings.merge.language,
+        "settings": {key: value for key, value in flat.items() if key.startswith(("model.lora.", "train."))},
         "training_data_sha256": sha256(train_path),
     }
+    log = read_jsonl(log_path)
     model_path = run.path("03_model")
     with atomic_folder(model_path) as folder:
         save_model(embedder, folder, summary)
         (folder / "README.md").write_text(model_card(embedder, summary), encoding="utf-8")
     curve_path = run.path("03_loss_curve.png")
     with atomic_path(curve_path) as temporary:
-        temporary.write_bytes(loss_curve(read_jsonl(log_path), progress.best_step))
+        temporary.write_bytes(loss_curve(log, progress.best_step))
     summary_path = run.path("03_training_summary.json")
-    write_json(summary_path, {**summary, "seconds_of_this_start": round(time.monotonic() - started, 1)})
+    costs = training_costs(log, progress.tokens, embedder.device)  # not in the model's folder: they vary
+    costs["seconds_of_this_start"] = round(time.monotonic() - started, 1)
+    write_json(summary_path, {**summary, **costs})
     for path in (model_path, log_path, curve_path, summary_path):
         run.wrote(path)
     run.finish({"steps": progress.step, "tokens": progress.tokens}, following="04")
@@ -115,41 +122,29 @@ def main(settings: Settings) -> None:
 def memory_need(settings: Settings, rows: list[Row]) -> "MemoryEstimate":
     """What training will take, from the base's files; refuses what cannot fit before anything is loaded."""
     from cardioembed.embedder.bases import find_base
-    from cardioembed.embedder.loading import choose_device
+    from cardioembed.embedder.loading import choose_attention, choose_device, read_config
     from cardioembed.embedder.memory import Workload, check_memory, check_quantization
 
     model, train = settings.model, settings.train
-    folder, device = find_base(model.base).folder, choose_device(settings.device)
-    check_quantization(folder, model.quantization, device)
+    base, device = find_base(model.base), choose_device(settings.device)
+    check_quantization(base.folder, model.quantization, device)
+    eager = choose_attention(read_config(base, model.trust_remote_code), model.attn_implementation) == "eager"
     texts = [text for row in rows[:1000] for text in (row["anchor"], row["positive"], *row["negatives"])]
-    per_row = sum(len(text) / CHARACTERS_PER_TOKEN + 2 for text in texts) / min(1000, len(rows))
+    lengths = [min(len(text) / CHARACTERS_PER_TOKEN + 2, model.max_length) for text in texts]
     work = Workload(
         device=device,
         quantization=model.quantization,
         dtype=model.dtype,
         autocast=train.bf16,
-        batch_tokens=round(per_row * min(train.per_device_train_batch_size, len(rows))),
+        batch_tokens=round(sum(lengths) / min(1000, len(rows)) * min(train.per_device_train_batch_size, len(rows))),
         chunk_tokens=train.chunk_tokens,
         gradient_cache=train.gradient_cache,
         gradient_checkpointing=train.gradient_checkpointing,
         r=model.lora.r if model.fine_tuning == "lora" else 0,
         target_modules=model.lora.target_modules,
-        eager_length=model.max_length if model.attn_implementation == "eager" else 0,
+        eager_length=round(max(lengths)) if eager else 0,
     )
-    return check_memory(folder, work)
-
-
-def validate(embedder: "Embedder", rows: list[Row]) -> dict[str, float]:
-    """Retrieval of the validation positives by their anchors."""
-    anchors, positives = embedder.encode_pairs([row["anchor"] for row in rows], [row["positive"] for row in rows])
-    ranked = rank_pairs(
-        anchors,
-        positives,
-        [row["group"] for row in rows],
-        [normalise(row["positive"]) for row in rows],
-        [row["id"] for row in rows],
-    )
-    return {name: float(values.mean()) for name, values in retrieval_items(ranked).items()}
+    return check_memory(base.folder, work)
 
 
 def _fingerprint(settings: Settings, embedder: "Embedder", train_hash: str, validation_hash: str) -> dict:

@@ -281,6 +281,7 @@ class TrainSettings(Block):
     chunk_tokens: int = Field(8192, ge=16)
     gradient_cache: bool = False
     gradient_checkpointing: bool = True
+    fsdp: bool = False
     eval_steps: float = Field(0.1, gt=0)
     save_steps: float = Field(0.1, gt=0)
     logging_steps: int = Field(1, ge=1)
@@ -347,6 +348,11 @@ class Settings(Block):
             raise ValueError("device: cpu with model.dtype: float16 is not usable; choose float32 or bfloat16")
         if self.model.dtype == "float16" and self.train.bf16:
             raise ValueError("model.dtype: float16 with train.bf16: true mixes two half precisions; change one of them")
+        if self.train.fsdp and (self.model.quantization != "none" or self.model.fine_tuning == "full"):
+            raise ValueError(
+                "train.fsdp divides a frozen, unquantised base among processes: set model.quantization: none and "
+                "model.fine_tuning: lora"
+            )
         if not self.run_dir.strip():
             raise ValueError("run_dir is empty; name a folder such as runs/my_run")
         return self

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cardioembed.distributed import processes, rank
+
 
 def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
     """Cuts texts, longest first, into chunks whose padded size stays within a token budget.
@@ -25,6 +27,22 @@ def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
         else:
             chunks.append([index])
     return chunks
+
+
+def own_share(chunks: list[list[int]], *, even: bool) -> list[tuple[list[int], bool]]:
+    """This process's chunks: every n-th of them.
+
+    Args:
+        chunks: All chunks.
+        even: Gives every process equally many, which a sharded model needs: the first chunk once more where one is
+            missing.
+
+    Returns:
+        ``(chunk, counts)``; what the chunk gives is to be left aside where it does not count.
+    """
+    own = [(chunk, True) for chunk in chunks[rank() :: processes()]]
+    missing = -(-len(chunks) // processes()) - len(own)
+    return own + [(chunks[0], False)] * (missing if even else 0)
 
 
 def padded_tokens(lengths: list[int], chunks: list[list[int]]) -> int:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from cardioembed.distributed import processes, rank, sum_over_processes
+from cardioembed.distributed import processes, sum_over_processes
 from cardioembed.embedder.bases import Base, Traits, find_base, read_traits
-from cardioembed.embedder.batching import length_sorted_chunks, pad
+from cardioembed.embedder.batching import length_sorted_chunks, own_share, pad
 from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
 from cardioembed.embedder.pooling import pool
 from cardioembed.errors import UserError
@@ -59,6 +59,7 @@ class Embedder:
         device: Where the weights are.
         identity: Differs between any two models whose vectors must not be mixed.
         load_base: Loads the base of a fully tuned model, None where the base is in ``model``.
+        sharded: Whether ``model`` is divided among processes, which must then all run it equally often.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Embedder:
         self.base = base
         self.device = device
         self.load_base = load_base
+        self.sharded = False
         self.identity = identity or f"{base.name}@{base.revision} {recipe}"
 
     @property
@@ -153,13 +155,15 @@ class Embedder:
         was_training = self.model.training
         self.model.eval()
         with (
-            torch.inference_mode(),
+            torch.no_grad() if self.sharded else torch.inference_mode(),  # FSDP fills its tensors in place
             tqdm(total=len(sequences), desc="encode", unit="text", disable=not progress) as bar,
         ):
             chunks = length_sorted_chunks([len(s) for s in sequences], chunk_tokens)
-            for chunk in chunks[rank() :: processes()]:
-                vectors[chunk] = self.embed_tokens([sequences[i] for i in chunk]).cpu().numpy()
-                bar.update(len(chunk) * processes())
+            for chunk, counts in own_share(chunks, even=self.sharded):
+                found = self.embed_tokens([sequences[i] for i in chunk])
+                if counts:
+                    vectors[chunk] = found.cpu().numpy()
+                    bar.update(len(chunk) * processes())
         sum_over_processes(torch.from_numpy(vectors))
         self.model.train(was_training)
 

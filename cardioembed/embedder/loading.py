@@ -7,12 +7,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from tokenizers import processors
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from cardioembed.distributed import local_rank
 from cardioembed.embedder.bases import Base
-from cardioembed.embedder.jina_bert import JinaBertModel, read_jina_config
+from cardioembed.embedder.jina_bert import JinaBertConfig, JinaBertModel, read_jina_config
 from cardioembed.errors import UserError
 
 
@@ -75,6 +83,32 @@ def append_eos(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     )
 
 
+def read_config(base: Base, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The base's configuration, JinaBERT's recognised as what it is.
+
+    Raises:
+        UserError: The architecture is unknown or the file is not readable.
+    """
+    try:
+        jina = read_jina_config(base.folder, base.name)  # its config.json says BERT, which it is not
+        return jina or AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise UserError(f"model.base: {base.name} cannot be loaded: {error}") from None
+
+
+def choose_attention(config: PreTrainedConfig, asked: str) -> str | None:
+    """What ``auto`` stands for: eager attention for Gemma-2 and for architectures without SDPA (MPNet), else SDPA.
+
+    Gemma-2 gives NaN under SDPA with padding. None leaves the choice to code of the base's own.
+    """
+    if asked != "auto":
+        return asked
+    known = MODEL_MAPPING.get(type(config), None)
+    if config.model_type == "gemma2" or (known and not known._supports_sdpa):
+        return "eager"
+    return "sdpa" if known else None
+
+
 def load_base(
     base: Base,
     *,
@@ -92,30 +126,26 @@ def load_base(
         base: From ``find_base``.
         quantization: ``none``, ``int8`` (bitsandbytes LLM.int8) or ``nf4``.
         dtype: Type of what is not quantised.
-        attn_implementation: ``auto`` takes SDPA; eager attention for Gemma-2 (SDPA gives NaN with padding there) and
-            for architectures without SDPA (MPNet).
+        attn_implementation: See ``choose_attention``.
         max_length: Longest text in tokens; must fit the base's positions.
         trust_remote_code: Run the base's own code (its revision is pinned by the settings).
         device: Where to.
         llm_int8_threshold: Activations above it are computed in 16 bits beside INT8 (Dettmers et al. 2022); 0 never.
 
     Raises:
-        UserError: The architecture is unknown, a weight is missing or newly initialised, or it does not fit.
+        UserError: The architecture is unknown, a weight is missing, newly initialised or not finite, or it does not
+            fit.
     """
+    config = read_config(base, trust_remote_code)
     try:
-        jina = read_jina_config(base.folder, base.name)  # its config.json says BERT, which it is not
-        config = jina or AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
         config.use_cache = False  # language models would keep keys and values for a next token that never comes
         _check_positions(config, max_length, base.name)
-        if attn_implementation == "auto":
-            # None lets transformers take SDPA where the architecture has it, and eager attention elsewhere (MPNet).
-            attn_implementation = "eager" if config.model_type == "gemma2" else None
         with _quiet_loading():
-            model, info = (JinaBertModel if jina else AutoModel).from_pretrained(
+            model, info = (JinaBertModel if isinstance(config, JinaBertConfig) else AutoModel).from_pretrained(
                 base.folder,
                 config=config,
                 dtype=getattr(torch, dtype),
-                attn_implementation=attn_implementation,
+                attn_implementation=choose_attention(config, attn_implementation),
                 quantization_config=quantization_config(quantization, dtype, llm_int8_threshold),
                 device_map={"": device} if quantization != "none" else None,
                 output_loading_info=True,
@@ -132,6 +162,7 @@ def load_base(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UserError(f"model.base: {base.name} cannot be loaded: {error}") from None
     refuse_missing(info, base.name)
+    refuse_non_finite(model, base.name)
     if quantization == "none":
         model = model.to(device)
     model.requires_grad_(False)
@@ -161,6 +192,20 @@ def refuse_missing(info: dict[str, Any], name: str) -> None:
             f"model.base: {len(missing) + len(mismatched)} weights of {name} are missing or misshapen and would be "
             f"random: {shown} ... The files are incomplete, or the base needs its own code (model.trust_remote_code)"
         )
+
+
+def refuse_non_finite(model: PreTrainedModel, name: str) -> None:
+    """Raises if a weight, or the scale of a quantised one, is NaN or infinite; one sum a weight finds it."""
+    for key, weight in model.named_parameters():
+        scales = (getattr(weight, "SCB", None), getattr(getattr(weight, "quant_state", None), "absmax", None))
+        for numbers in (weight.detach(), *scales):
+            if numbers is None or not numbers.is_floating_point():
+                continue
+            if not numbers.sum(dtype=torch.float32).isfinite():
+                raise UserError(
+                    f"model.base: weights of {name} contain NaN or infinity in {key}: the files are damaged, or too "
+                    "large for model.dtype=float16. Fetch the base again, or take another dtype, revision or base"
+                )
 
 
 def _check_positions(config: Any, max_length: int, name: str) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cardioembed.distributed import processes, rank, sum_over_processes
-from cardioembed.embedder.batching import length_sorted_chunks
+from cardioembed.distributed import processes, sum_over_processes
+from cardioembed.embedder.batching import length_sorted_chunks, own_share
 
 Embed = Callable[[list[list[int]]], Tensor]
 Loss = Callable[[Tensor], Tensor]
@@ -29,6 +29,7 @@ def batch_backward(
     chunk_tokens: int,
     seed: tuple[int, ...],
     cached: bool,
+    even: bool = False,
 ) -> float:
     """Adds this process's share of the gradient of the whole batch's loss to the parameters.
 
@@ -45,29 +46,33 @@ def batch_backward(
         seed: Seed of the batch; chunk c uses ``(*seed, c)``.
         cached: False keeps every chunk's graph (one forward). True keeps one chunk's graph at a time and runs the
             forward twice (GradCache, Gao et al. 2021): memory no longer grows with the batch.
+        even: Whether all processes must run the model equally often, see ``own_share``.
 
     Returns:
         The loss.
     """
     chunks = length_sorted_chunks([len(sequence) for sequence in sequences], chunk_tokens)
-    own = range(rank(), len(chunks), processes())
+    numbers = {tuple(chunk): number for number, chunk in enumerate(chunks)}
+    own = own_share(chunks, even=even)
 
-    def vectors_of(number: int) -> Tensor:
-        torch.manual_seed(chunk_seed(*seed, number))
-        return embed([sequences[i] for i in chunks[number]])
+    def vectors_of(chunk: list[int]) -> Tensor:
+        torch.manual_seed(chunk_seed(*seed, numbers[tuple(chunk)]))
+        return embed([sequences[i] for i in chunk])
 
     with torch.set_grad_enabled(not cached):
-        graphs = [vectors_of(number) for number in own]
-    for number, part in zip(own, graphs, strict=True):
-        vectors[chunks[number]] = part.detach()
+        graphs = [vectors_of(chunk) for chunk, _ in own]
+    for (chunk, counts), part in zip(own, graphs, strict=True):
+        if counts:
+            vectors[chunk] = part.detach()
     sum_over_processes(vectors).requires_grad_()
     loss = loss_of(vectors)
     loss.backward()
+    gradients = [vectors.grad[chunk] * counts for chunk, counts in own]
     if cached:
-        for number in own:
-            vectors_of(number).backward(vectors.grad[chunks[number]])
+        for (chunk, _), gradient in zip(own, gradients, strict=True):
+            vectors_of(chunk).backward(gradient)
     elif graphs:
-        torch.autograd.backward(graphs, [vectors.grad[chunks[number]] for number in own])
+        torch.autograd.backward(graphs, gradients)
     return loss.item()
 
 

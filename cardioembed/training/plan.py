@@ -34,6 +34,7 @@ class Plan:
     chunk_tokens: int
     gradient_cache: bool
     gradient_checkpointing: bool
+    fsdp: bool
     eval_steps: float
     save_steps: float
     logging_steps: int

@@ -180,6 +180,7 @@ class Trainer:
             chunk_tokens=self.plan.chunk_tokens,
             seed=(self.plan.seed, step),
             cached=self.plan.gradient_cache,
+            even=self.embedder.sharded,
         )
         sum_gradients(list(self.weights.values()))
         return loss

@@ -19,6 +19,8 @@ from texts import SENTENCES
 from cardioembed import distributed
 from cardioembed.embedder.adapters import adapter_weights
 from cardioembed.embedder.encoder import load_embedder
+from cardioembed.errors import UserError
+from cardioembed.training.sharding import shard_base
 
 
 def free_port():
@@ -54,7 +56,7 @@ def together(count, work):
     assert [child.exitcode for child in children] == [0] * count
 
 
-def train(base, folder, count, **changes):
+def train(base, folder, count, stop=None, sharded=False, **changes):
     """Weights of every process after training with 12 rows a step: two full batches and one of four rows."""
 
     def work():
@@ -62,11 +64,15 @@ def train(base, folder, count, **changes):
         own.mkdir(parents=True, exist_ok=True)
         done = trainer(base, own, per_device_train_batch_size=12 // count, **changes)
         done.folder = folder / "checkpoints"
+        if sharded:
+            shard_base(done.embedder, torch.device("cpu"))
+        if stop:
+            done._finished = lambda: done.progress.step >= stop
         done.train()
         weights = {name: w.detach().clone() for name, w in adapter_weights(done.embedder.model).items()}
         save_file(weights, folder / f"weights-{distributed.rank()}.safetensors")
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     together(count, work) if count > 1 else work()
     return [load_file(folder / f"weights-{rank}.safetensors") for rank in range(count)], losses(folder)
 
@@ -93,21 +99,40 @@ def test_more_processes_than_chunks(tiny_bert, tmp_path):
 
 
 def test_processes_go_on_from_a_checkpoint_of_theirs(tiny_bert, tmp_path):
-    (alone,), alone_losses = train(tiny_bert, tmp_path / "alone", 1)
-    train(tiny_bert, tmp_path / "several", 2, max_steps=3)  # a checkpoint at its end
-    folder = tmp_path / "several"
+    _, alone_losses = train(tiny_bert, tmp_path / "alone", 1)
+    train(tiny_bert, tmp_path / "several", 2, stop=3)
+    several, all_losses = train(tiny_bert, tmp_path / "several", 2)
+    whole, _ = train(tiny_bert, tmp_path / "whole", 2)
+    assert all_losses == pytest.approx(alone_losses, rel=1e-4)
+    for name, weight in whole[0].items():
+        assert torch.equal(several[1][name], weight), name
 
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_base_divided_among_processes_trains_the_same(cached, tiny_qwen3, tmp_path):
+    (alone,), alone_losses = train(tiny_qwen3, tmp_path / "alone", 1, gradient_cache=cached)
+    several, several_losses = train(tiny_qwen3, tmp_path / "several", 2, sharded=True, gradient_cache=cached)
+    assert several_losses == pytest.approx(alone_losses, rel=1e-4)
+    for name, weight in alone.items():
+        assert torch.allclose(several[0][name], weight, rtol=1e-3, atol=1e-5), name
+        assert torch.equal(several[0][name], several[1][name]), name
+
+
+def test_each_process_holds_its_share_of_a_divided_base(tiny_qwen3):
     def work():
-        own = folder if distributed.rank() == 0 else folder / "rank1"
-        done = trainer(tiny_bert, own, per_device_train_batch_size=6)
-        done.folder, done.fingerprint = folder / "checkpoints", {}
-        done.train()
-        if distributed.rank() == 0:
-            save_file({n: w.detach().clone() for n, w in adapter_weights(done.embedder.model).items()}, folder / "end")
+        embedder = load_embedder(str(tiny_qwen3), device="cpu", max_length=64)
+        whole = sum(weight.numel() for weight in embedder.model.parameters())
+        shard_base(embedder, torch.device("cpu"))
+        own = sum(weight.to_local().numel() for weight in embedder.model.parameters())
+        assert own < 0.55 * whole
 
     together(2, work)
 
-    assert len(losses(folder)) == len(alone_losses)
+
+def test_one_process_cannot_divide_a_base(tiny_qwen3):
+    embedder = load_embedder(str(tiny_qwen3), device="cpu", max_length=64)
+    with pytest.raises(UserError, match="torchrun"):
+        shard_base(embedder, torch.device("cpu"))
 
 
 def test_processes_encode_what_one_process_encodes(tiny_bert, tmp_path):

@@ -1,0 +1,46 @@
+"""How well a model does during training, and whether training did something."""
+
+from __future__ import annotations
+
+import numpy as np
+from cardioembed.embedder.encoder import Embedder
+from cardioembed.errors import UserError
+from cardioembed.evaluation.retrieval import rank_pairs, retrieval_items
+from cardioembed.records import Row, normalise
+
+SMALLEST_DRIFT = 1e-6
+
+
+def validate(embedder: Embedder, rows: list[Row]) -> dict[str, float]:
+    """Retrieval of the rows' positives by their anchors, each measure in the mean over rows."""
+    anchors, positives = embedder.encode_pairs([row["anchor"] for row in rows], [row["positive"] for row in rows])
+    ranked = rank_pairs(
+        anchors,
+        positives,
+        [row["group"] for row in rows],
+        [normalise(row["positive"]) for row in rows],
+        [row["id"] for row in rows],
+    )
+    return {name: float(values.mean()) for name, values in retrieval_items(ranked).items()}
+
+
+def probe_drift(before: np.ndarray, after: np.ndarray) -> float:
+    """How far the vectors of the same texts moved, as 1 - cosine, in the mean.
+
+    Args:
+        before: The base's vectors, shape (texts, dimension).
+        after: The trained model's.
+
+    Raises:
+        UserError: No text moved.
+    """
+    first, second = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (np.float64(before), np.float64(after)))
+    # 1 - cosine of unit vectors, without the digits that subtracting from 1 would lose.
+    drifts = ((first - second) ** 2).sum(1) / 2
+    if not drifts.max() > SMALLEST_DRIFT:
+        raise UserError(
+            f"training changed nothing: no probe text moved from the base by more than {SMALLEST_DRIFT:g} (1 - cosine; "
+            f"the furthest by {drifts.max():.1g}). Train longer (train.num_train_epochs, train.max_steps), raise "
+            "train.learning_rate or model.lora.lora_alpha, or adapt more of model.lora.target_modules"
+        )
+    return float(drifts.mean())
