@@ -45,7 +45,7 @@ def main(settings: Settings) -> None:
     from cardioembed.embedder.encoder import load_embedder
     from cardioembed.embedder.loading import choose_device
     from cardioembed.embedder.saving import PROBE_TEXTS, save_model
-    from cardioembed.training.checks import probe_drift, validate
+    from cardioembed.training.checks import check_objective, probe_drift, validate
     from cardioembed.training.curves import loss_curve
     from cardioembed.training.sharding import shard_base
     from cardioembed.training.summary import training_costs, training_summary
@@ -56,6 +56,7 @@ def main(settings: Settings) -> None:
     model = settings.model.model_dump(exclude={"base", "lora", "fine_tuning"})
     device = "cpu" if settings.train.fsdp else settings.device  # a sharded base moves layer by layer
     embedder = load_embedder(settings.model.base, device=device, **model)
+    check_objective(plan, rows, embedder.dimension)
     base_probes = embedder.encode(PROBE_TEXTS)
     torch.manual_seed(settings.seed)
     if settings.model.fine_tuning == "full":

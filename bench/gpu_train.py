@@ -15,6 +15,7 @@ import argparse
 import copy
 import functools
 import gc
+import logging
 import math
 import statistics
 import subprocess
@@ -56,15 +57,22 @@ QWEN3_8B = {
 }
 TINY = {
     **QWEN3_8B,
-    "hidden_size": 64,
-    "intermediate_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "head_dim": 16,
     "vocab_size": 300,
 }
-FORMS = {"int8, threshold 6.0": ("int8", 6.0), "int8, threshold 0.0": ("int8", 0.0), "nf4": ("nf4", 0.0), "bf16": ("none", 0.0)}  # fmt: skip
+SMALL = {**QWEN3_8B, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "num_attention_heads": 8,
+         "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 3000}  # fmt: skip
+FORMS = {  # name: quantization, llm_int8_threshold
+    "int8, threshold 6.0": ("int8", 6.0),
+    "int8, threshold 0.0": ("int8", 0.0),
+    "nf4": ("nf4", 0.0),
+    "bf16": ("none", 0.0),
+}
 MEAN_LENGTH, SD_LENGTH, SHORTEST = 28.4, 15.6, 4  # tokens; the paper's, and its 20 characters
 PAPER_STEPS, PAPER_MINUTES = 1662, 658.6  # on one H100 PCIe 80 GB
 WARM_UP = 2  # steps of each side before the clock starts
@@ -92,27 +100,32 @@ class Side:
 def main(options: argparse.Namespace) -> None:
     # 1. Where, and how large.
     settings, device = Settings(), card(options.tiny)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says at every product that it casts to float16
     where = {**common.environment("gpu_train", torch.get_num_threads()), **describe(device)}
     shape = TINY if options.tiny else QWEN3_8B
+    gc.freeze()  # the libraries' objects stay; collecting between forms need not walk over them
     if options.tiny:
+        torch.set_num_threads(1)  # a toy loses more to handing work between threads than it gains
         print("--tiny: a toy shape; these numbers mean nothing", file=sys.stderr)
     if options.correctness:
         return correctness(settings, device, where, options.out)
 
     # 2. Texts of the paper's lengths, as token numbers in words.
-    size = options.batch
+    size = options.batch or (4 if options.tiny else 128)
     texts = drawn_texts(3 * size * (WARM_UP + options.repeats), shape["vocab_size"])
     rows = triplets(texts)
 
     # 3. Every form of the base, each with all sides in turn.
-    training: dict[str, list[dict[str, Any]] | str] = {}
+    peak, training = peak_flops(device), {}
     for form in options.forms or FORMS:
-        training.update(time_training(form, shape, rows, settings, device, size, options.repeats))
+        runs = time_training(form, shape, rows, settings, device, size, options.repeats)
         clean()
-    encoding = time_encoding(shape, drawn_texts(options.texts, shape["vocab_size"]), device, options.repeats)
+        training.update(runs)  # what is done is shown at once: a lent machine may end the run
+        print(common.markdown([training_row(name, run, peak) for name, run in runs.items()]), file=sys.stderr)
+    count = options.texts or (32 if options.tiny else 4096)
+    encoding = time_encoding(shape, drawn_texts(count, shape["vocab_size"]), device, options.repeats)
 
     # 4. Report.
-    peak = peak_flops(device)
     table = [training_row(name, runs, peak) for name, runs in training.items()]
     table += [encoding_row(name, runs, peak) for name, runs in encoding.items()]
     raw = {"training": training, "encoding": encoding, "peak_flops": peak, "shape": shape}
@@ -234,7 +247,7 @@ def adapted(base: nn.Module, settings: Settings, **changes: Any) -> nn.Module:
 
 
 def make_trainer(base: nn.Module, quantization: str, rows: list[Row], settings: Settings, size: int, **changes: Any):
-    """This project's Trainer, ready for its first step; ``changes`` are for the plan, ``lora_dropout`` for the adapter."""
+    """The Trainer before its first step; ``changes`` are for the plan and, ``lora_dropout``, for the adapter."""
     lora = {key: changes.pop(key) for key in ("lora_dropout",) if key in changes}
     device = next(base.parameters()).device
     embedder = embedder_of(adapted(base, settings, **lora), quantization, device)
@@ -300,8 +313,11 @@ def their_side(base: nn.Module, batches: Any, settings: Settings, cached: bool) 
 
     device, train = next(base.parameters()).device, settings.train
     model = sentence_transformer(adapted(base, settings), device, autocast=True).train()
-    name, sizes = ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": MINI_BATCH}) if cached else ("MultipleNegativesRankingLoss", {})  # fmt: skip
-    loss = getattr(losses, name)(model, scale=1 / train.temperature, **sizes)
+    scale = 1 / train.temperature
+    if cached:
+        loss = losses.CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=MINI_BATCH)
+    else:
+        loss = losses.MultipleNegativesRankingLoss(model, scale=scale)
     weights = list(trained_weights(model).values())
     optimizer = torch.optim.AdamW(weights, lr=train.learning_rate, weight_decay=0.0, fused=device.type == "cuda")
     numbers = iter(range(PAPER_STEPS))
@@ -325,6 +341,7 @@ def time_training(
 ) -> dict[str, list[dict[str, Any]] | str]:
     """Runs of every side on one form of the base, or why there are none."""
     quantization, threshold = FORMS[form]
+    clean()
     before = allocated(device)
     try:
         base = build_base(shape, quantization, threshold, device)
@@ -360,7 +377,6 @@ def timed_step(side: Side, device: torch.device, base_bytes: int) -> dict[str, A
     """
     if side.failure:
         return None
-    clean()
     trained = parameter_counts(side.model)[0]
     resident = allocated(device)
     if device.type == "cuda":
@@ -398,7 +414,6 @@ def reason(error: RuntimeError) -> str:
 
 def allocated(device: torch.device) -> int:
     """Bytes that tensors hold on the card; 0 on a CPU."""
-    clean()
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
@@ -427,7 +442,6 @@ def time_encoding(
     tokens = sum(len(text.split()) for text in texts)
 
     def measure(encode: Callable[[], np.ndarray]) -> dict[str, Any]:
-        clean()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         started = time.perf_counter()
@@ -435,7 +449,8 @@ def time_encoding(
         seconds = time.perf_counter() - started
         peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
         flops = flops_per_token(base) / 2  # forward only
-        return {"seconds": seconds, "tokens": tokens, "texts": len(texts), "peak_memory_gib": peak, "flops_per_token": flops}  # fmt: skip
+        run = {"seconds": seconds, "tokens": tokens, "texts": len(texts), "peak_memory_gib": peak}
+        return {**run, "flops_per_token": flops}
 
     try:
         vectors = [np.asarray(encode(), np.float32) for encode in encoders.values()]
@@ -485,7 +500,8 @@ def remarks(where: dict[str, Any], settings: Settings, texts: list[str], size: i
     lengths = [len(text.split()) for text in texts]
     lora, train = settings.model.lora, settings.train
     notes = [
-        f"card: {where['card']}, {where.get('card_memory_gib', '-')} GiB, driver {where['driver']}, CUDA {where['cuda']}",
+        f"card: {where['card']}, {where.get('card_memory_gib', 0):g} GiB, driver {where['driver']}, "
+        f"CUDA {where['cuda']}",
         f"random weights in the shape of {'a toy' if options.tiny else 'Qwen3-Embedding-8B'}; {size} triplets a step, "
         f"tokens a text: mean {statistics.mean(lengths):.1f}, SD {statistics.pstdev(lengths):.1f}, no prompt",
         f"LoRA r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout:g}, {lora.target_modules}; temperature "
@@ -510,15 +526,14 @@ def correctness(settings: Settings, device: torch.device, where: dict[str, Any],
         UserError: Something does not agree.
     """
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    shape = {**TINY, "num_hidden_layers": 4} if device.type == "cpu" else {
-        **TINY, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "head_dim": 64,
-        "num_attention_heads": 8, "vocab_size": 3000}  # fmt: skip
+    shape = TINY if device.type == "cpu" else SMALL
     rows = triplets(drawn_texts(3 * 16, shape["vocab_size"]))
     base = build_base(shape, "none", 0.0, device, dtype)
     plain = {"gradient_checkpointing": False, "gradient_cache": False, "bf16": dtype == torch.bfloat16}
+    plain["chunk_tokens"] = 512
 
     def gradients(fused: bool = True, **changes: Any) -> Tensor:
-        return gradient(make_trainer(base, "none", rows, settings, 16, **{**plain, "chunk_tokens": 512, **changes}), fused)
+        return gradient(make_trainer(base, "none", rows, settings, 16, **{**plain, **changes}), fused)
 
     reference = gradients()
     pairs = {
@@ -534,7 +549,8 @@ def correctness(settings: Settings, device: torch.device, where: dict[str, Any],
     lines = []
     for name, (one, other) in pairs.items():
         error = float((one - other).norm() / other.norm())
-        lines.append((error <= TOLERANCE[dtype], f"{name}: gradients differ by {error:.1e} (at most {TOLERANCE[dtype]:g})"))
+        allowed = TOLERANCE[dtype]
+        lines.append((error <= allowed, f"{name}: gradients differ by {error:.1e} (at most {allowed:g})"))
     for form, (quantization, threshold) in FORMS.items():
         embedder = embedder_of(build_base(shape, quantization, threshold, device), quantization, device)
         vectors = embedder.encode([row["anchor"] for row in rows])
@@ -569,8 +585,8 @@ def gradient(trainer: Trainer, fused: bool) -> Tensor:
 
 
 def size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=common.positive, default=128, metavar="N", help="triplets a step (default: 128)")
-    parser.add_argument("--texts", type=common.positive, default=4096, metavar="N", help="texts to encode (default: 4096)")
+    parser.add_argument("--batch", type=common.positive, metavar="N", help="triplets a step (default: 128; --tiny 4)")
+    parser.add_argument("--texts", type=common.positive, metavar="N", help="texts to encode (default: 4096; --tiny 32)")
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), help="only these forms of the base (default: all)")
     parser.add_argument("--correctness", action="store_true", help="compare gradients and time nothing")
     parser.add_argument("--tiny", action="store_true", help="a toy shape on the CPU; its numbers mean nothing")

@@ -115,11 +115,17 @@ def _check_hash(path: Path, expected: str, name: str) -> None:
         )
 
 
-def read_traits(base: Base) -> Traits:
-    """Reads pooling and prompts from the base's sentence-transformers files, else from what kind of model it is."""
+def read_traits(base: Base, pooling: str = "auto") -> Traits:
+    """Reads pooling and prompts from the base's sentence-transformers files, else from what kind of model it is.
+
+    Args:
+        base: From ``find_base``.
+        pooling: Stands in for what the files say unless it is ``auto``.
+    """
     config = _read(base.folder / "config.json")
     causal = bool(_CAUSAL.match(config.get("model_type", "")))
-    pooling = _pooling_of(base.folder) or ("lasttoken" if causal else "mean")
+    if pooling == "auto":
+        pooling = _pooling_of(base.folder) or ("lasttoken" if causal else "mean")
     prompts = _read(base.folder / "config_sentence_transformers.json").get("prompts") or {}
     pair: tuple[str | None, str | None] = ("query", "document")
     if _E5.search(base.name.lower()):

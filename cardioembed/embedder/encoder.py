@@ -222,24 +222,21 @@ def load_embedder(
     """
     where = choose_device(device)
     found = find_base(base)
-    traits = read_traits(found)
+    traits = read_traits(found, pooling)
     loading = {
         "quantization": quantization,
         "dtype": dtype,
         "attn_implementation": attn_implementation,
         "llm_int8_threshold": llm_int8_threshold,
     }
-    recipe = Recipe(**_recipe(traits, pooling, max_length, anchor_prompt, positive_prompt, found.name), **loading)
+    recipe = Recipe(**_recipe(traits, max_length, anchor_prompt, positive_prompt, found.name), **loading)
     tokenizer = load_tokenizer(found, max_length, traits.causal and recipe.pooling == "lasttoken")
     model = load_base(found, max_length=max_length, trust_remote_code=trust_remote_code, device=where, **loading)
     return Embedder(model, tokenizer, recipe, found, where)
 
 
-def _recipe(
-    traits: Traits, pooling: str, max_length: int, anchor: str | None, positive: str | None, name: str
-) -> dict[str, Any]:
-    pooling = traits.pooling if pooling == "auto" else pooling
-    if traits.causal and pooling == "cls":
+def _recipe(traits: Traits, max_length: int, anchor: str | None, positive: str | None, name: str) -> dict[str, Any]:
+    if traits.causal and traits.pooling == "cls":
         raise UserError(
             f"model.pooling: cls is not usable with {name}: the first token of a language model sees no other; "
             "choose lasttoken or mean"
@@ -258,7 +255,7 @@ def _recipe(
             prompts[side] = value
             names.append(side)
     return {
-        "pooling": pooling,
+        "pooling": traits.pooling,
         "max_length": max_length,
         "prompts": prompts,
         "anchor_prompt": names[0],

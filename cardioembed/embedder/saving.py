@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file, save_file
 
 from cardioembed.embedder.adapters import load_adapter
 from cardioembed.embedder.bases import Base, find_base
@@ -39,6 +40,7 @@ def save_model(embedder: Embedder, folder: Path, training: dict[str, Any]) -> No
         training: What the model was trained with, kept for the reader.
     """
     embedder.model.save_pretrained(folder)
+    _name_magnitudes(folder / "adapter_model.safetensors")
     embedder.tokenizer.save_pretrained(folder)
     recipe = embedder.recipe
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
@@ -65,6 +67,18 @@ def save_model(embedder: Embedder, folder: Path, training: dict[str, Any]) -> No
         "probes": {"texts": PROBE_TEXTS, "vectors": embedder.encode(PROBE_TEXTS).tolist()},
     }
     _write(folder / _CARD, card)
+
+
+def _name_magnitudes(path: Path) -> None:
+    """Gives DoRA's magnitudes their whole names, ``...lora_magnitude_vector.weight``.
+
+    PEFT writes them without ``.weight`` and reads either; transformers, and so sentence-transformers, looks for the
+    whole name only and would go on with magnitudes of an untrained adapter.
+    """
+    weights = load_file(path) if path.is_file() else {}
+    whole = {f"{n}.weight" if n.endswith("lora_magnitude_vector") else n: weight for n, weight in weights.items()}
+    if whole.keys() != weights.keys():
+        save_file(whole, path, metadata={"format": "pt"})
 
 
 def _transformer_config(embedder: Embedder) -> dict[str, Any]:

@@ -54,13 +54,15 @@ class Batches:
         self._tokens = [
             [a, p, *negatives[i * m : i * m + m]] for i, (a, p) in enumerate(zip(anchors, positives, strict=True))
         ]
+        self._epoch, self._order = -1, np.empty(0, int)
         self._keys = [(row["group"], normalise(row["anchor"]), normalise(row["positive"])) for row in rows]
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         epoch, index = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self._tokens))
-        chosen = order[index * self.size : (index + 1) * self.size]
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self._tokens))
+        chosen = self._order[index * self.size : (index + 1) * self.size]
         sequences = [self._tokens[i][part] for part in range(2 + self.negatives) for i in chosen]
         columns = zip(*(self._keys[i] for i in chosen), strict=True)
         return Batch(len(chosen), sequences, false_negative_mask(*(list(column) for column in columns)))

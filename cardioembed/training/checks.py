@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+
 from cardioembed.embedder.encoder import Embedder
 from cardioembed.errors import UserError
 from cardioembed.evaluation.retrieval import rank_pairs, retrieval_items
 from cardioembed.records import Row, normalise
+from cardioembed.training.plan import Plan
 
 SMALLEST_DRIFT = 1e-6
 
@@ -22,6 +24,22 @@ def validate(embedder: Embedder, rows: list[Row]) -> dict[str, float]:
         [row["id"] for row in rows],
     )
     return {name: float(values.mean()) for name, values in retrieval_items(ranked).items()}
+
+
+def check_objective(plan: Plan, rows: list[Row], dimension: int) -> None:
+    """Refuses a loss that these rows or this base cannot have.
+
+    Raises:
+        UserError: triplet_margin without negatives, or a Matryoshka dimension above the base's.
+    """
+    bare = sum(not row["negatives"] for row in rows)
+    if plan.loss == "triplet_margin" and bare:
+        raise UserError(
+            f"train.loss: triplet_margin compares with negatives, and {bare:,} of {len(rows):,} rows have none. Run "
+            "stage 02 again with prepare.negatives_per_anchor of 1 or more, or set train.loss: info_nce"
+        )
+    if above := [dim for dim in plan.matryoshka_dims if dim > dimension]:
+        raise UserError(f"train.matryoshka_dims: {above[0]} is above the {dimension} dimensions of this base's vectors")
 
 
 def probe_drift(before: np.ndarray, after: np.ndarray) -> float:

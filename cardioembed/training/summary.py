@@ -48,7 +48,9 @@ def training_costs(log: list[Row], tokens: int, device: torch.device) -> dict[st
 
 def lora_b_norms(model: nn.Module) -> dict[str, float] | None:
     """Of the lora_B matrices, which start at zero: how many, how many still are zero, and their norms; None without."""
-    norms = [float(torch.linalg.vector_norm(w)) for name, w in adapter_weights(model).items() if "lora_B" in name]
+    norms = [
+        float(torch.linalg.vector_norm(w.detach())) for name, w in adapter_weights(model).items() if "lora_B" in name
+    ]
     if not norms:
         return None
     zero = sum(norm == 0 for norm in norms)
