@@ -11,6 +11,7 @@ example python 03_train_embedding_model.py --config configs/laptop.yaml --set tr
 """
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cardioembed import stage
@@ -51,8 +52,9 @@ def main(settings: Settings) -> None:
     from cardioembed.training.summary import training_costs, training_summary
     from cardioembed.training.trainer import Trainer
 
-    need = memory_need(settings, rows)
-    print(f"  {need.describe()}")
+    need, cached = memory_need(settings, rows)
+    plan = replace(plan, gradient_cache=cached)
+    print(f"  {need.describe()}; gradient_cache: {str(cached).lower()}")
     model = settings.model.model_dump(exclude={"base", "lora", "fine_tuning"})
     device = "cpu" if settings.train.fsdp else settings.device  # a sharded base moves layer by layer
     embedder = load_embedder(settings.model.base, device=device, **model)
@@ -120,11 +122,13 @@ def main(settings: Settings) -> None:
     run.finish({"steps": progress.step, "tokens": progress.tokens}, following="04")
 
 
-def memory_need(settings: Settings, rows: list[Row]) -> "MemoryEstimate":
-    """What training will take, from the base's files; refuses what cannot fit before anything is loaded."""
+def memory_need(settings: Settings, rows: list[Row]) -> "tuple[MemoryEstimate, bool]":
+    """What training will take, from the base's files, and whether with gradient_cache, which ``auto`` turns on where
+    keeping the whole batch would not leave room. Refuses what cannot fit before anything is loaded."""
     from cardioembed.embedder.bases import find_base
     from cardioembed.embedder.loading import choose_attention, choose_device, read_config
-    from cardioembed.embedder.memory import Workload, check_memory, check_quantization
+    from cardioembed.embedder.memory import Workload, check_memory, check_quantization, estimate_memory
+    from cardioembed.embedder.system_memory import available_bytes
 
     model, train = settings.model, settings.train
     base, device = find_base(model.base), choose_device(settings.device)
@@ -139,13 +143,16 @@ def memory_need(settings: Settings, rows: list[Row]) -> "MemoryEstimate":
         autocast=train.bf16,
         batch_tokens=round(sum(lengths) / min(1000, len(rows)) * min(train.per_device_train_batch_size, len(rows))),
         chunk_tokens=train.chunk_tokens,
-        gradient_cache=train.gradient_cache,
+        gradient_cache=train.gradient_cache is True,
         gradient_checkpointing=train.gradient_checkpointing,
         r=model.lora.r if model.fine_tuning == "lora" else 0,
         target_modules=model.lora.target_modules,
         eager_length=round(max(lengths)) if eager else 0,
     )
-    return check_memory(base.folder, work)
+    if train.gradient_cache == "auto":
+        whole = estimate_memory(base.folder, work, available_bytes(device))
+        work = replace(work, gradient_cache=whole.tight or not whole.fits)
+    return check_memory(base.folder, work), work.gradient_cache
 
 
 def _fingerprint(settings: Settings, embedder: "Embedder", train_hash: str, validation_hash: str) -> dict:

@@ -279,7 +279,7 @@ class TrainSettings(Block):
     bf16: bool = True
     dataloader_drop_last: bool = True
     chunk_tokens: int = Field(8192, ge=16)
-    gradient_cache: bool = False
+    gradient_cache: bool | Literal["auto"] = "auto"
     gradient_checkpointing: bool = True
     fsdp: bool = False
     eval_steps: float = Field(0.1, gt=0)
@@ -293,7 +293,7 @@ class TrainSettings(Block):
     @classmethod
     def _share_or_count(cls, value: float) -> float:
         if value > 1 and value != int(value):
-            raise ValueError(f"{value:g} is neither a share of all steps (up to 1) nor a whole number of steps")
+            raise ValueError(f"{value:g} is neither a share of all steps (below 1) nor a whole number of steps")
         return value
 
     @field_validator("report_to")

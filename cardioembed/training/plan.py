@@ -32,7 +32,7 @@ class Plan:
     bf16: bool
     dataloader_drop_last: bool
     chunk_tokens: int
-    gradient_cache: bool
+    gradient_cache: bool | str
     gradient_checkpointing: bool
     fsdp: bool
     eval_steps: float

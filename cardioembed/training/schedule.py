@@ -25,5 +25,5 @@ def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float, ki
 
 
 def every(steps: float, total: int) -> int:
-    """``eval_steps`` and the like: a share of all steps up to 1, else a number of steps."""
-    return max(1, round(steps * total)) if steps <= 1 else int(steps)
+    """``eval_steps`` and the like: a share of all steps below 1, else a number of steps."""
+    return max(1, round(steps * total)) if steps < 1 else int(steps)

@@ -179,7 +179,7 @@ class Trainer:
             vectors=torch.zeros(len(batch.sequences), self.embedder.dimension, device=self.embedder.device),
             chunk_tokens=self.plan.chunk_tokens,
             seed=(self.plan.seed, step),
-            cached=self.plan.gradient_cache,
+            cached=self.plan.gradient_cache is True,  # stage 03 settles auto; unsettled, nothing is cached
             even=self.embedder.sharded,
         )
         sum_gradients(list(self.weights.values()))
@@ -228,6 +228,9 @@ class Trainer:
         scores = self.validate()
         self._note(scores)
         monitor.validation(self.progress.step, scores, f" (mean of the last {len(self.recent)} checkpoints)")
+        self.recent = []  # done: the same command again does not repeat it
+        monitor.flush()
+        self._save()
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: weight.detach().cpu().clone() for name, weight in self.weights.items()}
@@ -238,6 +241,8 @@ class Trainer:
                 parameter.copy_(weights[name])
 
     def _restore_best(self) -> None:
+        if not self.best:
+            raise UserError("no validation after the first step gave a number; lower train.learning_rate")
         self._put(self.best)
         untouched = untouched_adapters(self.embedder.model)
         if untouched:
