@@ -27,7 +27,7 @@ from cardioembed.paraphrases.merging import find_paraphrase_files, merge_paraphr
 from cardioembed.records import Row, read_jsonl
 from cardioembed.triplets.building import build_triplets
 
-WARM_UP = 1  # steps before the clock starts
+WARM_UP = 2  # steps before the clock starts
 LOSS = "multiple_negatives_ranking"  # the one that both sides have
 LOSS_TOLERANCE = 1e-4
 MINI_BATCH = 32  # of sentence-transformers' cached loss
