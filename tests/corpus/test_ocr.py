@@ -274,7 +274,8 @@ def test_killed_run_goes_on_where_it_stopped(tmp_path, recogniser, scan):
         assert 1 <= done <= 3
         server.requests.clear()
         assert [page.origin for page in read(scan, recogniser(**settings))] == ["ocr", "ocr", "text", "ocr"]
-        assert len(server.requests) == 3 - done
+        # The one that was in flight may only now have come to the server's notice.
+        assert 3 - done <= len(server.requests) <= 3 - done + 1
         server.requests.clear()
         read(scan, recogniser(**settings))
         assert server.requests == []

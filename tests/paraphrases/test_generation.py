@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import fields
@@ -247,8 +248,13 @@ def test_a_killed_process_loses_only_what_was_in_flight(tmp_path, root, how):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "out" / "close-tiny.jsonl"
 
+    stopped = threading.Event()
+
     def respond(text, before):
-        time.sleep(0.03)
+        if (
+            len(server.requests) > 20
+        ):  # the rest waits, so that however slow the machine is, the stop comes before the end
+            stopped.wait(60)
         return answer(reworded(text))
 
     with ChatServer(respond) as server:
@@ -260,6 +266,7 @@ def test_a_killed_process_loses_only_what_was_in_flight(tmp_path, root, how):
             time.sleep(0.01)
         process.send_signal(how)
         said = process.communicate(timeout=30)[1].decode()
+        stopped.set()
         assert process.returncode in (-how, 1, 130)
         assert how == signal.SIGKILL or "KeyboardInterrupt" in said
         assert "never retrieved" not in said
