@@ -18,7 +18,7 @@ from cardioembed import stage
 from cardioembed.config import Settings, flatten
 from cardioembed.distributed import processes
 from cardioembed.records import Row, atomic_folder, atomic_path, read_jsonl, sha256, write_json
-from cardioembed.training.plan import Plan
+from cardioembed.training.plan import Plan, check_trackers
 
 if TYPE_CHECKING:
     from cardioembed.embedder.encoder import Embedder
@@ -35,6 +35,7 @@ def main(settings: Settings) -> None:
     train_path, validation_path = run.requires("02", "02_training_train.jsonl", "02_training_validation.jsonl")
     rows, validation = (read_jsonl(path, ("negatives",), texts) for path in (train_path, validation_path))
     plan = Plan(**settings.train.model_dump(), seed=settings.seed)
+    check_trackers(plan.report_to)
     steps = plan.total_steps(len(rows), processes())
     print(f"  {len(rows):,} triplets, {steps:,} steps, {len(validation):,} validation pairs, {processes()} process(es)")
 
@@ -148,6 +149,7 @@ def memory_need(settings: Settings, rows: list[Row]) -> "tuple[MemoryEstimate, b
         r=model.lora.r if model.fine_tuning == "lora" else 0,
         target_modules=model.lora.target_modules,
         eager_length=round(max(lengths)) if eager else 0,
+        shards=processes() if train.fsdp else 1,
     )
     if train.gradient_cache == "auto":
         whole = estimate_memory(base.folder, work, available_bytes(device))

@@ -36,7 +36,7 @@ from cardioembed.embedder.adapters import attach_lora, parameter_counts, trained
 from cardioembed.embedder.bases import Base
 from cardioembed.embedder.batching import pad
 from cardioembed.embedder.encoder import Embedder, Recipe
-from cardioembed.embedder.loading import quantization_config
+from cardioembed.embedder.loading import choose_attention, quantization_config
 from cardioembed.errors import UserError
 from cardioembed.records import Row, write_json
 from cardioembed.training.monitor import flops_per_token, peak_flops
@@ -233,9 +233,12 @@ def twin(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(thing): thing for thing in shared})
 
 
-def embedder_of(base: nn.Module, quantization: str, device: torch.device) -> Embedder:
-    """The base as an embedder; no file lies behind it."""
-    recipe = Recipe("lasttoken", 512, quantization=quantization, dtype=str(base.dtype).removeprefix("torch."))
+def embedder_of(base: nn.Module, quantization: str, device: torch.device, attention: str = "auto") -> Embedder:
+    """The base as an embedder with the attention that stage 03 would choose; no file lies behind it."""
+    inner = base.get_base_model() if hasattr(base, "get_base_model") else base
+    dtype = str(base.dtype).removeprefix("torch.")
+    inner.set_attn_implementation(choose_attention(inner.config, attention, device, dtype))
+    recipe = Recipe("lasttoken", 512, quantization=quantization, dtype=dtype)
     return Embedder(base, NumberTokenizer(), recipe, Base("random-qwen3", None, Path(), "random-qwen3"), device)
 
 
@@ -247,10 +250,14 @@ def adapted(base: nn.Module, settings: Settings, **changes: Any) -> nn.Module:
 
 
 def make_trainer(base: nn.Module, quantization: str, rows: list[Row], settings: Settings, size: int, **changes: Any):
-    """The Trainer before its first step; ``changes`` are for the plan and, ``lora_dropout``, for the adapter."""
+    """The Trainer before its first step.
+
+    ``changes`` are for the plan and, ``lora_dropout``, for the adapter, and ``attention``, for the base.
+    """
+    attention = changes.pop("attention", "auto")
     lora = {key: changes.pop(key) for key in ("lora_dropout",) if key in changes}
     device = next(base.parameters()).device
-    embedder = embedder_of(adapted(base, settings, **lora), quantization, device)
+    embedder = embedder_of(adapted(base, settings, **lora), quantization, device, attention)
     sizes = {"per_device_train_batch_size": size, "max_steps": PAPER_STEPS}
     plan = Plan(**{**settings.train.model_dump(), **sizes, **changes}, seed=settings.seed)
     nowhere = {"folder": Path(), "log_path": Path(), "tensorboard": Path()}  # nothing is written without train()
@@ -348,10 +355,12 @@ def time_training(
         base_bytes = allocated(device) - before
         ours = functools.partial(our_side, base, quantization, rows, settings, size)
         shipped, kept = ours(gradient_checkpointing=True), ours(gradient_checkpointing=False)
+        padded = ours(gradient_checkpointing=False, attention="sdpa")
         batches = make_trainer(base, quantization, rows, settings, size).batches
         sides = {
             "cardioembed, as shipped (checkpointed)": shipped,
             "cardioembed, gradient_checkpointing: false": kept,
+            "cardioembed, gradient_checkpointing: false, attn_implementation: sdpa": padded,
             "sentence-transformers + peft": their_side(base, batches, settings, False),
             "sentence-transformers + peft, cached loss": their_side(base, batches, settings, True),
         }
@@ -433,7 +442,8 @@ def time_encoding(
         UserError: The vectors differ by more than bfloat16 explains.
     """
     base = build_base(shape, "none", 0.0, device)
-    embedder, peer = embedder_of(base, "none", device), sentence_transformer(base, device, autocast=False)
+    embedder = embedder_of(twin(base), "none", device)
+    peer = sentence_transformer(base, device, autocast=False)
     encoders: dict[str, Callable[[], np.ndarray]] = {"encoding, cardioembed": lambda: embedder.encode(texts)}
     for batch in ENCODE_BATCHES:
         encoders[f"encoding, sentence-transformers, batches of {batch}"] = lambda batch=batch: peer.encode(
@@ -538,6 +548,7 @@ def correctness(settings: Settings, device: torch.device, where: dict[str, Any],
     reference = gradients()
     pairs = {
         "fused LoRA against PEFT's, no dropout": (gradients(lora_dropout=0.0), gradients(False, lora_dropout=0.0)),
+        "attention without padding against padded": (gradients(attention="varlen"), gradients(attention="sdpa")),
         "cached against plain": (gradients(gradient_cache=True), reference),
         "checkpointed against plain": (gradients(gradient_checkpointing=True), reference),
         "cached and checkpointed": (gradients(gradient_cache=True, gradient_checkpointing=True), reference),

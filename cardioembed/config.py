@@ -229,7 +229,7 @@ class ModelSettings(Block):
     quantization: Literal["none", "int8", "nf4"] = "int8"
     llm_int8_threshold: float = Field(6.0, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    attn_implementation: Literal["auto", "varlen", "sdpa", "eager", "flash_attention_2"] = "auto"
     pooling: Literal["auto", "cls", "mean", "lasttoken"] = "auto"
     max_length: int = Field(512, ge=8)
     anchor_prompt: str | None = "auto"

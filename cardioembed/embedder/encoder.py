@@ -17,6 +17,7 @@ from cardioembed.distributed import processes, sum_over_processes
 from cardioembed.embedder.bases import Base, Traits, find_base, read_traits
 from cardioembed.embedder.batching import length_sorted_chunks, own_share, pad
 from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
+from cardioembed.embedder.packing import VARLEN, pack, pool_packed
 from cardioembed.embedder.pooling import pool
 from cardioembed.errors import UserError
 
@@ -86,6 +87,11 @@ class Embedder:
         """Length of a vector."""
         return self.model.config.hidden_size
 
+    @property
+    def packs(self) -> bool:
+        """Whether texts go through the model end to end, without padding."""
+        return getattr(self.model.config, "_attn_implementation", None) == VARLEN
+
     def prompt_text(self, prompt_name: str | None) -> str:
         """The text of a prompt.
 
@@ -112,6 +118,10 @@ class Embedder:
 
     def embed_tokens(self, sequences: list[list[int]]) -> Tensor:
         """Unit vectors of token sequences, shape (texts, dimension), float32, with gradients if they are on."""
+        if self.packs:
+            model_input, starts = pack(sequences, self.model.config, self.device)
+            hidden = self.model(**model_input).last_hidden_state[0]
+            return nn.functional.normalize(pool_packed(hidden, starts, self.recipe.pooling).float(), dim=-1)
         ids, mask = pad(sequences, self.tokenizer.pad_token_id, self.device)
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         return nn.functional.normalize(pool(hidden, mask, self.recipe.pooling).float(), dim=-1)

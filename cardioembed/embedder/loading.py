@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from cardioembed.distributed import local_rank
 from cardioembed.embedder.bases import Base
 from cardioembed.embedder.jina_bert import JinaBertConfig, JinaBertModel, read_jina_config
+from cardioembed.embedder.packing import VARLEN, can_pack, flash_works
 from cardioembed.errors import UserError
 
 
@@ -96,16 +97,30 @@ def read_config(base: Base, trust_remote_code: bool = False) -> PreTrainedConfig
         raise UserError(f"model.base: {base.name} cannot be loaded: {error}") from None
 
 
-def choose_attention(config: PreTrainedConfig, asked: str) -> str | None:
-    """What ``auto`` stands for: eager attention for Gemma-2 and for architectures without SDPA (MPNet), else SDPA.
+def choose_attention(
+    config: PreTrainedConfig, asked: str, device: torch.device | None = None, dtype: str = "float32"
+) -> str | None:
+    """What ``auto`` stands for.
 
-    Gemma-2 gives NaN under SDPA with padding. None leaves the choice to code of the base's own.
+    Attention without padding where this card's kernel does it in this dtype; eager attention for Gemma-2, which gives
+    NaN under SDPA with padding, and for architectures without SDPA (MPNet); else SDPA. None leaves the choice to code
+    of the base's own.
+
+    Raises:
+        UserError: ``varlen`` for an architecture whose attention it is not.
     """
+    if asked == VARLEN and not can_pack(config):
+        raise UserError(
+            f"model.attn_implementation: varlen is not available for {config.model_type}, whose attention is not "
+            "plain; set auto"
+        )
     if asked != "auto":
         return asked
     known = MODEL_MAPPING.get(type(config), None)
     if config.model_type == "gemma2" or (known and not known._supports_sdpa):
         return "eager"
+    if device and can_pack(config) and flash_works(device, getattr(torch, dtype)):
+        return VARLEN
     return "sdpa" if known else None
 
 
@@ -145,7 +160,7 @@ def load_base(
                 base.folder,
                 config=config,
                 dtype=getattr(torch, dtype),
-                attn_implementation=choose_attention(config, attn_implementation),
+                attn_implementation=choose_attention(config, attn_implementation, device, dtype),
                 quantization_config=quantization_config(quantization, dtype, llm_int8_threshold),
                 device_map={"": device} if quantization != "none" else None,
                 output_loading_info=True,

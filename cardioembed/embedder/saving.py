@@ -87,7 +87,8 @@ def _transformer_config(embedder: Embedder) -> dict[str, Any]:
     model_args: dict[str, Any] = {"dtype": recipe.dtype}
     model = embedder.model
     inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
-    model_args["attn_implementation"] = inner._attn_implementation
+    # Attention without padding is this project's own.
+    model_args["attn_implementation"] = "sdpa" if embedder.packs else inner._attn_implementation
     if getattr(inner, "quantization_config", None) is not None:
         model_args["quantization_config"] = json.loads(inner.quantization_config.to_json_string(use_diff=False))
     return {"max_seq_length": recipe.max_length, "do_lower_case": False, "model_args": model_args}

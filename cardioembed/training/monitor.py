@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from cardioembed.errors import UserError
+from cardioembed.training.plan import check_trackers
 
 # Dense bfloat16 arithmetic of cards by their makers' data sheets, in FLOP/s.
 _PEAKS = {
@@ -108,8 +107,7 @@ class Monitor:
 
 
 def _start(name: str, run: str) -> GeneralTracker:
-    if find_spec(name) is None:
-        raise UserError(f"train.report_to: {name} is not installed; pip install {name}, or take it out of the list")
+    check_trackers([name])
     tracker = LOGGER_TYPE_TO_CLASS[name](run)
     tracker.start()
     return tracker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from cardioembed.errors import UserError
 
@@ -60,3 +61,14 @@ class Plan:
     def total_steps(self, rows: int, processes: int = 1) -> int:
         """Steps of the whole run."""
         return self.max_steps or self.steps_per_epoch(rows, processes) * self.num_train_epochs
+
+
+def check_trackers(names: list[str]) -> None:
+    """Refuses a tracker whose package is missing.
+
+    Raises:
+        UserError: Says what to install.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(f"train.report_to: {name} is not installed; pip install {name}, or take it out of the list")

@@ -147,7 +147,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         lengths, masked = [len(sequence) for sequence in batch.sequences], int(batch.mask.sum())
         tokens = sum(lengths)
-        padded = padded_tokens(lengths, length_sorted_chunks(lengths, plan.chunk_tokens))
+        chunks = length_sorted_chunks(lengths, plan.chunk_tokens)
+        padded = tokens if self.embedder.packs else padded_tokens(lengths, chunks)
         self.progress.step += 1
         self.progress.tokens += tokens
         self.progress.masked_pairs += masked

@@ -271,7 +271,7 @@ def test_tensorboard_has_every_number_of_the_log(tiny_bert, tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
 def test_a_tracker_that_is_not_installed_says_what_to_do(name, tiny_bert, tmp_path, monkeypatch):
-    monkeypatch.setattr("cardioembed.training.monitor.find_spec", lambda _: None)
+    monkeypatch.setattr("cardioembed.training.plan.find_spec", lambda _: None)
     with pytest.raises(UserError, match=rf"train\.report_to: {name} is not installed; pip install {name}, or take it"):
         trainer(tiny_bert, tmp_path, scores=[0.1], report_to=[name]).train()
 
