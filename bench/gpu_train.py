@@ -548,7 +548,10 @@ def correctness(settings: Settings, device: torch.device, where: dict[str, Any],
     reference = gradients()
     pairs = {
         "fused LoRA against PEFT's, no dropout": (gradients(lora_dropout=0.0), gradients(False, lora_dropout=0.0)),
-        "attention without padding against padded": (gradients(attention="varlen"), gradients(attention="sdpa")),
+        "attention without padding against padded, no dropout": (
+            gradients(lora_dropout=0.0, attention="varlen"),
+            gradients(lora_dropout=0.0, attention="sdpa"),
+        ),
         "cached against plain": (gradients(gradient_cache=True), reference),
         "checkpointed against plain": (gradients(gradient_checkpointing=True), reference),
         "cached and checkpointed": (gradients(gradient_cache=True, gradient_checkpointing=True), reference),

@@ -26,7 +26,7 @@ def test_every_form_and_side_is_timed_and_a_toy_says_that_it_is_one(bench, tmp_p
     assert run("--tiny", "--batch", "2", "--texts", "8", "--repeats", "1", "--out", str(tmp_path / "out.json")) == 0
     result = json.loads((tmp_path / "out.json").read_text())
     names = [row[""] for row in result["table"]]
-    assert len(names) == 4 * len(module.FORMS) + 3
+    assert len(names) == 5 * len(module.FORMS) + 3
     assert all(float(row["tokens/s"].replace(",", "")) > 0 for row in result["table"])  # no row holds an error
     assert all(any(name.startswith(form) for name in names) for form in module.FORMS)
     assert "mean nothing" in result["notes"][0]
@@ -46,7 +46,7 @@ def test_a_gradient_that_differs_fails_the_check(bench, tmp_path, capsys, monkey
     module, run = bench
     monkeypatch.setattr(module, "gradient", lambda trainer, fused: torch.ones(4) * (1 if fused else 2))
     assert run("--tiny", "--correctness", "--out", str(tmp_path / "out.json")) == 2
-    assert "1 of 9 checks failed" in capsys.readouterr().err
+    assert "1 of 10 checks failed" in capsys.readouterr().err
 
 
 def test_a_side_that_runs_out_of_memory_says_so_in_its_row_and_is_not_run_again(bench):

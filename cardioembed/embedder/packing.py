@@ -155,8 +155,11 @@ def flash_works(device: torch.device, dtype: torch.dtype) -> bool:
     except (RuntimeError, ImportError, ValueError):
         return False
     pairs = zip(results[::2], results[1::2], strict=True)
-    close = [torch.dist(a.float(), b) <= 0.03 * b.norm() for halves, wholes in pairs for a, b in zip(halves, wholes)]
-    return all(map(bool, close))
+    return all(_near(half, whole) for halves, wholes in pairs for half, whole in zip(halves, wholes, strict=True))
+
+
+def _near(half: Tensor, whole: Tensor) -> bool:
+    return bool(torch.dist(half.float(), whole) <= 0.03 * whole.norm())
 
 
 AttentionInterface.register(VARLEN, varlen_attention)

@@ -81,7 +81,7 @@ def test_pooling_is_that_of_padded_texts(mode):
     mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
     starts = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
     assert torch.allclose(pool_packed(hidden[mask.bool()], starts, mode), pool(hidden, mask, mode), atol=1e-6)
-    with pytest.raises(ValueError, match="max is unknown|'max' is unknown"):
+    with pytest.raises(ValueError, match="'max' is unknown"):
         pool_packed(hidden[mask.bool()], starts, "max")
 
 
