@@ -37,9 +37,9 @@ def test_gradients_and_forms_agree(bench, tmp_path, capsys):
     _, run = bench
     assert run("--tiny", "--correctness", "--out", str(tmp_path / "out.json")) == 0
     checks = json.loads((tmp_path / "out.json").read_text())["checks"]
-    assert len(checks) == 9
+    assert len(checks) == 10
     assert all(good for good, _ in checks)
-    assert capsys.readouterr().out.count("ok ") == 9
+    assert capsys.readouterr().out.count("ok ") == 10
 
 
 def test_a_gradient_that_differs_fails_the_check(bench, tmp_path, capsys, monkeypatch):
