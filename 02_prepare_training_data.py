@@ -5,11 +5,14 @@ writes  02_training_train.jsonl, 02_training_validation.jsonl, 02_training_test.
             {"id", "group", "anchor", "positive", "negatives": [..], "negative_kinds": [..], "source", "section",
             "model"}, with "kind": "passage" for query-passage pairs and "negative_notes" beside counterfactuals
         02_columns/{train,validation,test}.jsonl   the same as columns anchor, positive, negative_1 ..
+        02_held_out_books.jsonl   the same for prepare.split.held_out_books, for stage 04 alone; fewer or no negatives
+                                  where these books have too few sentences
         02_removed.jsonl      what was left out: {"set", "reason", "shared", "field", "row"}
         02_statistics.json, 02_statistics.html   sizes, books, generators, lengths, kinds of negatives, leak audit
 
 Groups (a sentence, its paraphrases, near-duplicates), sections or books are split before anything is derived from
-them; a row's negatives come from its own split; no two splits share a run of prepare.ngram_words words.
+them; a row's negatives come from its own split; no two splits share a run of prepare.ngram_words words. Held-out books
+are like a split of their own: what connects them with the others is left out of the others.
 
 example python 02_prepare_training_data.py --config configs/laptop.yaml --set prepare.negatives=similar_length
 """
@@ -23,6 +26,8 @@ from cardioembed.records import Row, atomic_open, read_jsonl, write_json, write_
 from cardioembed.triplets.audit import audit_leaks
 from cardioembed.triplets.building import Prepared, build_triplets
 from cardioembed.triplets.decontamination import evaluation_files
+from cardioembed.triplets.held_out import HELD_OUT
+from cardioembed.triplets.splitting import SPLITS
 from cardioembed.triplets.summary import statistics_document, statistics_page
 
 
@@ -54,14 +59,17 @@ def main(settings: Settings) -> None:
     audit = audit_leaks(prepared.splits, prepare.ngram_words)
     print(f"  leak audit: no id, group, text or run of {prepare.ngram_words} words is in two splits")
 
-    # 4. Write.
+    # 4. Write. A file of held-out books may be there from a run with other settings.
+    files = {name: run.path(f"02_training_{name}.jsonl") for name in SPLITS}
+    files[HELD_OUT] = run.path("02_held_out_books.jsonl")
+    files[HELD_OUT].unlink(missing_ok=True)
     for name, rows in prepared.splits.items():
-        path = run.path(f"02_training_{name}.jsonl")
+        path = files[name]
         write_jsonl(path, rows)
         run.wrote(path)
         print(f"    {len(rows):,} triplets of {len({row['group'] for row in rows}):,} groups")
-    for name, rows in prepared.splits.items():
-        write_jsonl(run.path("02_columns") / f"{name}.jsonl", map(columns, rows))
+    for name in SPLITS:
+        write_jsonl(run.path("02_columns") / f"{name}.jsonl", map(columns, prepared.splits[name]))
     run.wrote(run.path("02_columns"))
     write_jsonl(run.path("02_removed.jsonl"), prepared.removed)
     run.wrote(run.path("02_removed.jsonl"))
@@ -98,10 +106,15 @@ def tell(prepared: Prepared) -> None:
         for kind, number in counts.items():
             if " replaced by " in kind:
                 print(f"  {name}: {number:,} negatives of kind {kind}")
+        if number := counts.get("negatives_missing"):
+            print(f"  {name}: {number:,} negatives are missing, for want of other sentences")
         if number := counts.get("passages_with_sentences_as_negatives"):
             print(f"  {name}: {number:,} query-passage pairs have sentences as negatives, for want of other passages")
     for name, books in prepared.counts["split"].get("books", {}).items():
         print(f"  {name}: {', '.join(books)}")
+    if held := prepared.counts["split"].get(HELD_OUT):
+        left_out = " and ".join(f"{number:,} {what}" for what, number in held["left_out"].items())
+        print(f"  held out: {', '.join(held['books'])}: {held['pairs']:,} pairs; {left_out} of other books left out")
     for warning in prepared.warnings:
         print(f"  warning: {warning}")
 

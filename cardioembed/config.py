@@ -131,12 +131,18 @@ class MergeSettings(Block):
 
 
 class SplitSettings(Block):
-    """What is kept together, and the shares that go to each split; they add up to 1."""
+    """What is kept together, the shares that go to each split (they add up to 1), and books that go to none."""
 
     by: Literal["group", "section", "book"] = "group"
     train: float = Field(0.85, gt=0, lt=1)
     validation: float = Field(0.10, gt=0, lt=1)
     test: float = Field(0.05, gt=0, lt=1)
+    held_out_books: list[str] = []
+
+    @field_validator("held_out_books", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _whole(self) -> SplitSettings:
@@ -319,11 +325,21 @@ class TrainSettings(Block):
 class EvaluateSettings(Block):
     """Stage 04."""
 
+    distractors: Literal["test", "corpus"] = "test"
+    generalisation: list[str] = []
     concept_pairs: str | None = "data/sample/concept_pairs.jsonl"
+    counterfactual_rules: bool = True
+    counterfactuals: list[str] = []
     sts: list[str] = []
+    beir: list[str] = []
+    clustering: list[str] = []
+    mteb: list[str] = []
+    robustness: bool = True
+    bias: bool = True
+    efficiency: bool = True
     bootstrap_resamples: int = Field(5000, ge=100)
 
-    @field_validator("sts", mode="before")
+    @field_validator("generalisation", "counterfactuals", "sts", "beir", "clustering", "mteb", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Stage scripts print the message without a traceback and exit with code 2.
     """
+
+
+class GateError(Exception):
+    """A model that is measured and not good enough (``--fail-under``); exit code 1."""

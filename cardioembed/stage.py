@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from cardioembed import distributed
 from cardioembed.config import Settings, flatten, load_settings, to_yaml
-from cardioembed.errors import UserError
+from cardioembed.errors import GateError, UserError
 from cardioembed.records import atomic_open, library_versions, read_json, sha256, write_json
 
 # Said on import by libraries, of kernels and names that this project does not use.
@@ -40,6 +40,7 @@ DECIDES = {
     "01": ("merge.",),
     "02": ("merge.", "prepare.", "seed"),
     "03": ("merge.", "prepare.", "seed", "model.", "train."),
+    "04": ("merge.", "prepare.", "seed", "model.", "train.", "evaluate."),
 }
 # Where and how fast the same pages are read.
 NOT_DECIDING = tuple(
@@ -47,9 +48,30 @@ NOT_DECIDING = tuple(
 )
 
 
-def run(main: Callable[[Settings], None], description: str | None, arguments: list[str] | None = None) -> int:
-    """Parses the command line, runs ``main(settings)`` and turns a user's mistake into advice and exit code 2."""
+def run(
+    main: Callable[..., None],
+    description: str | None,
+    arguments: list[str] | None = None,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
+    """Parses the command line, runs the stage and turns a user's mistake into advice and exit code 2.
+
+    Args:
+        main: Takes the settings and, if the stage has options of its own, all options.
+        description: The stage's docstring.
+        arguments: Command line; None takes the program's.
+        add_options: Adds the stage's own options to the parser.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_shared_options(parser)
+    if add_options:
+        add_options(parser)
+    options = parser.parse_args(arguments)
+    with _one_voice():
+        return _run(main, options, own_options=add_options is not None)
+
+
+def _add_shared_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="config.yaml", metavar="FILE", help="settings (default: config.yaml)")
     parser.add_argument(
         "--set",
@@ -59,9 +81,6 @@ def run(main: Callable[[Settings], None], description: str | None, arguments: li
         metavar="key.path=value",
         help="override one setting; may be repeated, for example --set train.learning_rate=1e-4",
     )
-    options = parser.parse_args(arguments)
-    with _one_voice():
-        return _run(main, options)
 
 
 @contextmanager
@@ -74,11 +93,15 @@ def _one_voice() -> Iterator[None]:
         yield
 
 
-def _run(main: Callable[[Settings], None], options: argparse.Namespace) -> int:
+def _run(main: Callable[..., None], options: argparse.Namespace, own_options: bool) -> int:
     try:
-        main(load_settings(options.config, options.overrides))
+        settings = load_settings(options.config, options.overrides)
+        main(settings, options) if own_options else main(settings)
         distributed.wait_for_all()
         distributed.leave()
+    except GateError as error:
+        print(f"\nfailed: {error}", file=sys.stderr)
+        return 1
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr if not distributed.rank() else sys.__stderr__)
         return 2
@@ -96,8 +119,12 @@ def _run(main: Callable[[Settings], None], options: argparse.Namespace) -> int:
 
 def next_command(stage: str) -> str:
     """The command of another stage with this run's own ``--config`` and ``--set`` arguments."""
-    given = [argument for argument in sys.argv[1:] if argument not in ("-h", "--help")]
-    return shlex.join(["python", SCRIPTS[stage], *given])
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_shared_options(parser)
+    given, _ = parser.parse_known_args(sys.argv[1:])
+    config = ["--config", given.config] if given.config != parser.get_default("config") else []
+    overrides = [part for override in given.overrides for part in ("--set", override)]
+    return shlex.join(["python", SCRIPTS[stage], *config, *overrides])
 
 
 class Stage:
@@ -150,7 +177,7 @@ class Stage:
             raise UserError(
                 f"{manifest_path} is not a manifest of this program. Run stage {number} again:\n  {command}"
             )
-        changed = _changed_settings(manifest["settings"], self.settings, number)
+        changed = changed_settings(manifest["settings"], self.settings, number)
         if changed:
             listed = "\n".join(f"  - {key}: was {old!r}, is {new!r}" for key, old, new in changed)
             raise UserError(
@@ -186,10 +213,13 @@ class Stage:
             print(f"next: {next_command(following)}")
 
 
-def _changed_settings(recorded: dict[str, Any], settings: Settings, number: str) -> list[tuple[str, Any, Any]]:
+def changed_settings(recorded: dict[str, Any], settings: Settings, number: str) -> list[tuple[str, Any, Any]]:
+    """Settings that decide what a stage writes and are not what its manifest recorded: ``(key, was, is)``."""
     now = flatten(settings)
+    # A setting that came after the manifest: what it stands for by default is what was done then.
+    before = {**{key: value for key, value in flatten(Settings()).items() if key in now}, **recorded}
     keys = [key for key in {**recorded, **now} if key.startswith(DECIDES[number]) and key not in NOT_DECIDING]
-    return [(key, recorded.get(key), now.get(key)) for key in keys if recorded.get(key) != now.get(key)]
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
 
 def _explain_os_error(error: OSError) -> str:

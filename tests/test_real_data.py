@@ -12,8 +12,9 @@ from texts import MINILM, ROOT
 from cardioembed.corpus.reading import find_books
 from cardioembed.corpus.sentences import build_corpus
 from cardioembed.embedder.encoder import load_embedder
-from cardioembed.evaluation.sets import load_sts
 from cardioembed.evaluation.similarity import sts_estimates
+from cardioembed.evaluation.statistics import Sampling
+from cardioembed.evaluation.tasks.sts import load_sts
 
 DATA = Path(os.environ.get("CARDIOEMBED_DATA", "no-real-data-given"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="CARDIOEMBED_DATA is not set")
@@ -24,7 +25,7 @@ def test_the_laptop_base_reproduces_its_score_on_biosses():
     embedder = load_embedder(MINILM, max_length=128, device="cpu")
     first, second = (embedder.encode([row[key] for row in rows]) for key in ("sentence1", "sentence2"))
     scores = np.array([row["score"] for row in rows])
-    estimates = sts_estimates((first * second).sum(1), scores, resamples=100, seed=1)
+    estimates = sts_estimates((first * second).sum(1), scores, Sampling(100, 1))
     assert estimates["spearman_cosine"].value == pytest.approx(0.8125, abs=5e-4)
 
 

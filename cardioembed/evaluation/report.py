@@ -1,161 +1,146 @@
-"""``metrics.json``, the terminal table and ``report.html`` from the same numbers."""
+"""The outcome of stage 04 on disk and on the terminal: ``metrics.json``, ``figures/`` and ``report.html``."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment
 
-from cardioembed.evaluation.similarity import tier
-from cardioembed.evaluation.suite import Result
-from cardioembed.records import Row
+from cardioembed.evaluation.document import IN_DOMAIN
+from cardioembed.evaluation.summary import summary_sentences, terminal_table
+from cardioembed.evaluation.tables import (
+    Cell,
+    Section,
+    Table,
+    about_table,
+    comparison_sections,
+    files_table,
+    pair_sections,
+)
+from cardioembed.evaluation.tasks.base import Measured, Task
+from cardioembed.evaluation.tasks.counterfactuals import ROUNDING
+from cardioembed.records import write_json
 
-TITLES = {
-    "paraphrase_retrieval": "Paraphrase retrieval on the test split",
-    "concept_separation": "Separation of concepts",
-}
-# A lower value is better for these; for those in the second set neither direction is.
-LOWER_IS_BETTER = {"different_similarity", "negation_similarity", "sd_similarity"}
-NEITHER = {"mean_similarity", "similar_similarity", "sd_similarity"}
+_SHOWN_ERRORS = 20
 
 
-def metrics_document(results: dict[str, Result]) -> dict[str, Any]:
-    """The content of ``metrics.json``.
+@dataclass(frozen=True)
+class Outcome:
+    """All that stage 04 measured.
 
-    ``models.<base|adapted>.<evaluation>.<metric>`` is ``{"value", "ci95", "n"}`` with ``chance`` where there is one;
-    ``delta.<evaluation>.<metric>`` is the same for adapted - base on the same items.
+    Attributes:
+        document: The content of ``metrics.json``, with ``delta`` (models base and adapted) or ``comparison``.
+        results: By model and task.
+        tasks: What was measured.
     """
-    models = {
-        name: {
-            evaluation: {m: e.summary() for m, e in metrics.items()} for evaluation, metrics in result.estimates.items()
-        }
-        for name, result in results.items()
-    }
-    base, adapted = results["base"].estimates, results["adapted"].estimates
-    delta = {
-        evaluation: {
-            metric: adapted[evaluation][metric].minus(base[evaluation][metric]).summary() for metric in metrics
-        }
-        for evaluation, metrics in base.items()
-    }
-    return {"schema_version": 1, "models": models, "delta": delta}
 
+    document: dict[str, Any]
+    results: dict[str, dict[str, Measured]]
+    tasks: list[Task]
 
-def terminal_table(document: dict[str, Any]) -> str:
-    """Base, adapted and difference, a line a metric."""
-    lines = [f"{'':<22} {'base':>8} {'adapted':>8} {'difference':>11}  {'95 % interval':<19} {'n':>5}  chance"]
-    for evaluation, rows in table_rows(document).items():
-        lines.append(TITLES.get(evaluation, evaluation))
-        for row in rows:
-            low, high = row["delta"]["ci95"]
-            lines.append(
-                f"  {row['metric']:<20} {row['base']['value']:>8.4f} {row['adapted']['value']:>8.4f} "
-                f"{row['delta']['value']:>+11.4f}  [{low:+.4f}, {high:+.4f}] {row['base']['n']:>6}  {row['chance']}"
-            )
-    return "\n".join(lines)
+    def write(self, folder: Path, *, run: str, settings: str) -> None:
+        """Writes ``metrics.json``, ``report.html``, and every figure as PNG and SVG in ``figures/``.
 
+        Args:
+            folder: Where; it exists.
+            run: The run's name in the page's heading.
+            settings: The resolved settings, shown as they are.
+        """
+        from cardioembed.evaluation.figures import all_figures  # matplotlib takes a second to import
 
-def table_rows(document: dict[str, Any]) -> dict[str, list[Row]]:
-    """Rows of the result tables by evaluation."""
-    models, delta = document["models"], document["delta"]
-    tables: dict[str, list[Row]] = {}
-    for evaluation, metrics in delta.items():
-        tables[evaluation] = [
-            {
-                "metric": metric,
-                "base": models["base"][evaluation][metric],
-                "adapted": models["adapted"][evaluation][metric],
-                "delta": difference,
-                "verdict": _verdict(metric, difference["ci95"]),
-                "chance": _chance(models["base"][evaluation][metric], models["adapted"][evaluation][metric]),
-            }
-            for metric, difference in metrics.items()
-        ]
-    return tables
+        write_json(folder / "metrics.json", self.document)
+        (folder / "figures").mkdir()
+        shown = []
+        for drawing in all_figures(self.document, self.results):
+            png = drawing.render("png")
+            (folder / "figures" / f"{drawing.name}.png").write_bytes(png)
+            (folder / "figures" / f"{drawing.name}.svg").write_bytes(drawing.render("svg"))
+            shown.append({"caption": drawing.caption, "alt": drawing.alt, "data": base64.b64encode(png).decode()})
+        page = html_report(self.document, self.results, shown, run=run, settings=settings)
+        (folder / "report.html").write_text(page, encoding="utf-8")
+
+    def show(self) -> None:
+        """Prints the table and the summary."""
+        print(terminal_table(self.document))
+        print()
+        for sentence in summary_sentences(self.document):
+            print(sentence)
 
 
 def html_report(
     document: dict[str, Any],
-    results: dict[str, Result],
-    pairs: list[Row],
-    figures: dict[str, tuple[str, bytes]],
+    results: dict[str, dict[str, Measured]],
+    figures: list[dict[str, str]],
     *,
     run: str,
-    base: str,
-    resamples: int,
     settings: str,
 ) -> str:
-    """One self-contained page: summary, tables, figures, worst errors, settings."""
-    template = Environment(autoescape=True, trim_blocks=True).from_string(
+    """One self-contained page: summary, tables, figures, worst errors, settings.
+
+    Args:
+        document: The content of ``metrics.json``.
+        results: What the lists of errors are made from.
+        figures: ``{"caption", "alt", "data"}`` each, data being a PNG in base64.
+        run, settings: See ``Outcome.write``.
+    """
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("cardioembed.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
-    ranks = results["adapted"].ranks
-    worst = sorted((i for i in range(len(pairs)) if ranks.ranks[i] > 1), key=lambda i: (-ranks.ranks[i], i))
-    errors = [
-        {
-            "rank": int(ranks.ranks[i]),
-            "anchor": pairs[i]["anchor"],
-            "positive": pairs[i]["positive"],
-            "rival": pairs[ranks.rival[i]]["positive"],
-        }
-        for i in worst[:20]
-    ]
+    pair = "delta" in document
     return template.render(
+        heading="Base against adapted model" if pair else f"Comparison of {len(document['models'])} models",
+        pair=pair,
         run=run,
-        base=base,
-        resamples=f"{resamples:,}",
+        bases=sorted({about["base"] for about in document["about"].values()}),
+        bootstrap=document["bootstrap"],
         summary=summary_sentences(document),
-        tables=table_rows(document),
-        titles=TITLES,
-        figures=[{"caption": c, "data": base64.b64encode(png).decode()} for c, png in figures.values()],
-        errors=errors,
-        misses=len(worst),
+        sections=pair_sections(document) if pair else comparison_sections(document),
+        figures=figures,
+        errors=error_sections(results, ["adapted"] if pair else list(results), folded=not pair),
+        about=about_table(document),
+        files=files_table(document),
+        libraries=document["libraries"],
         settings=settings,
     )
 
 
-def summary_sentences(document: dict[str, Any]) -> list[str]:
-    """What the numbers say, decided by the intervals."""
-    base, adapted, delta = document["models"]["base"], document["models"]["adapted"], document["delta"]
-    before, after = (model["paraphrase_retrieval"]["accuracy@1"] for model in (base, adapted))
-    change = delta["paraphrase_retrieval"]["accuracy@1"]
-    sentences = [
-        f"On {after['n']} held-out pairs the adapted model puts the right paraphrase first for "
-        f"{after['value']:.1%} of the anchors, the base for {before['value']:.1%}: {_reading(change)}."
-    ]
-    if "concept_separation" in delta:
-        separation, gap = (delta["concept_separation"][m] for m in ("separation", "negation_gap"))
-        value, distance = (adapted["concept_separation"][m]["value"] for m in ("separation", "negation_gap"))
-        closer = "; negated statements are still placed closer than rephrased ones" if distance < 0 else ""
-        sentences.append(
-            f"Separation of similar from different concepts is {value:.3f} ({tier(value)}), {_reading(separation)}; "
-            f"the gap to negated statements is {distance:+.3f}, {_reading(gap)}{closer}."
-        )
-    for evaluation, metrics in delta.items():
-        if evaluation.startswith("sts_"):
-            sentences.append(
-                f"On {evaluation.removeprefix('sts_')} the Spearman correlation is "
-                f"{adapted[evaluation]['spearman_cosine']['value']:.4f}, {_reading(metrics['spearman_cosine'])}."
-            )
-    return sentences
+def error_sections(results: dict[str, dict[str, Measured]], models: list[str], *, folded: bool) -> list[Section]:
+    """The worst errors of models as text: anchors that miss their paraphrase, and counterfactuals that lie closer."""
+    retrieval = [_retrieval_errors(results[model][IN_DOMAIN], model, folded) for model in models]
+    sections = [Section("Worst retrieval errors", retrieval, ["Rank 1 is right; the worst ranks come first."])]
+    names = dict.fromkeys(name for model in models for name in results[model] if name.startswith("counterfactual"))
+    for name in names:
+        tables = [_counterfactual_errors(results[m][name], m, folded) for m in models if name in results[m]]
+        note = "Margin: cosine with the paraphrase - cosine with the counterfactual; the smallest come first."
+        sections.append(Section(f"Worst counterfactual errors: {name}", tables, [note]))
+    return sections
 
 
-def _reading(change: dict[str, Any]) -> str:
-    low, high = change["ci95"]
-    interval = f"{change['value']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
-    if low > 0:
-        return f"a rise ({interval})"
-    return f"a fall ({interval})" if high < 0 else f"no clear change ({interval})"
+def _retrieval_errors(measured: Measured, model: str, folded: bool) -> Table:
+    pairs = measured.details
+    ranks = pairs.ranks.ranks
+    worst = [int(i) for i in np.argsort(-ranks, kind="stable") if ranks[i] > 1]
+    rows = [
+        [Cell(f"{ranks[i]:,}"), Cell(pairs.rows[i]["anchor"]), Cell(pairs.rows[i]["positive"]),
+         Cell(pairs.documents[pairs.ranks.rival[i]]["positive"])]
+        for i in worst[:_SHOWN_ERRORS]
+    ]  # fmt: skip
+    title = f"{model}: {len(worst):,} of {len(ranks):,} anchors do not find their own paraphrase first"
+    return Table(["rank", "anchor", "own paraphrase", "most like it instead"], rows, title, folded, words=True)
 
 
-def _verdict(metric: str, ci95: list[float]) -> str:
-    if metric in NEITHER or ci95[0] <= 0 <= ci95[1]:
-        return ""
-    return "better" if (ci95[0] > 0) != (metric in LOWER_IS_BETTER) else "worse"
-
-
-def _chance(base: dict[str, Any], adapted: dict[str, Any]) -> str:
-    values = [f"{model['chance']:.4f}" for model in (base, adapted) if "chance" in model]
-    return ", ".join(dict.fromkeys(values)) or "-"
+def _counterfactual_errors(measured: Measured, model: str, folded: bool) -> Table:
+    found, margins = measured.details, np.asarray(measured.details.margins)
+    worst = [int(i) for i in np.argsort(margins, kind="stable") if margins[i] <= ROUNDING]
+    rows = [
+        [Cell(f"{margins[i]:+.3f}"), Cell(str(found.rows[i].get("category") or "")),
+         *(Cell(found.rows[i][key]) for key in ("anchor", "positive", "counterfactual"))]
+        for i in worst[:_SHOWN_ERRORS]
+    ]  # fmt: skip
+    title = f"{model}: {len(worst):,} of {len(margins):,} counterfactuals lie as close as the paraphrase, or closer"
+    return Table(["margin", "category", "anchor", "paraphrase", "counterfactual"], rows, title, folded, words=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardioembed.evaluation.statistics import Estimate, bootstrap_means
+from cardioembed.evaluation.statistics import Estimate, Sampling, item_estimates, numbered
 
 _BLOCK = 1024
 
@@ -31,39 +31,44 @@ class PairRanks:
 
 
 def rank_pairs(
-    anchors: np.ndarray, positives: np.ndarray, groups: list[str], texts: list[str], ids: list[str]
+    anchors: np.ndarray, documents: np.ndarray, groups: list[str], texts: list[str], ids: list[str]
 ) -> PairRanks:
-    """Ranks row i's positive among all positives by cosine with anchor i.
+    """Ranks document i for anchor i among all documents by cosine; documents without an anchor only compete.
 
-    Other positives of the row's own group are right answers too, so they neither win nor lose; texts equal to the own
-    positive are the same document. Equal scores are ordered by id.
+    Other documents of the row's own group are right answers too, so they neither win nor lose; texts equal to the own
+    one are the same document. Equal scores are ordered by id.
 
     Args:
         anchors: Unit vectors, shape (n, d).
-        positives: Unit vectors, shape (n, d).
-        groups: Group of each row.
-        texts: Normalised text of each positive.
-        ids: Id of each row.
+        documents: Unit vectors, shape (n or more, d); the first n are the anchors' own.
+        groups: Group of each document.
+        texts: Normalised text of each document.
+        ids: Id of each document.
     """
-    anchors, positives = np.asarray(anchors, np.float32), np.asarray(positives, np.float32)
-    group, text = _numbers(groups), _numbers(texts)
+    anchors, documents = np.asarray(anchors, np.float32), np.asarray(documents, np.float32)
+    group, text = numbered(groups), numbered(texts)
     order = np.argsort(np.argsort(np.array(ids), kind="stable"), kind="stable")
-    # A text that several rows share competes once, as the document with the smallest id.
-    first = {}
+    # A text that several documents share competes once, as the one with the smallest id.
+    first: dict[int, int] = {}
     for row in np.argsort(order):
         first.setdefault(text[row], row)
     unique = np.zeros(len(texts), bool)
     unique[list(first.values())] = True
-    ranks, candidates = np.empty(len(ids), int), np.empty(len(ids), int)
-    similarity, chance = np.empty(len(ids), np.float32), np.empty(len(ids), np.float32)
-    rival = np.empty(len(ids), int)
-    for start in range(0, len(ids), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        scores = anchors[rows] @ positives.T
-        own = np.einsum("nd,nd->n", anchors[rows], positives[rows])
+    # Where groups share a text, it is a right answer for each of them, whichever document stands for it.
+    pairs = np.unique(np.stack([text, group]), axis=1)
+    shared = [(first[t], pairs[1, pairs[0] == t]) for t in np.flatnonzero(np.bincount(pairs[0]) > 1)]
+    n = len(anchors)
+    ranks, candidates, rival = np.empty(n, int), np.empty(n, int), np.empty(n, int)
+    similarity, chance = np.empty(n, np.float32), np.empty(n, np.float32)
+    for start in range(0, n, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, n))
+        scores = anchors[rows] @ documents.T
+        own = np.einsum("nd,nd->n", anchors[rows], documents[rows])
         # The product of two matrices may round differently from the row's own product.
-        scores[np.arange(len(own)), np.arange(start, start + len(own))] = own
+        scores[np.arange(len(own)), rows] = own
         competes = unique & (group[rows, None] != group[None, :]) & (text[rows, None] != text[None, :])
+        for document, owners in shared:
+            competes[np.isin(group[rows], owners), document] = False
         ahead = (scores > own[:, None]) | ((scores == own[:, None]) & (order[None, :] < order[rows, None]))
         ranks[rows] = 1 + (ahead & competes).sum(1)
         candidates[rows] = 1 + competes.sum(1)
@@ -79,21 +84,17 @@ def retrieval_items(result: PairRanks, ks: tuple[int, ...] = (1, 5, 10)) -> dict
     return {**items, "mrr": 1.0 / result.ranks, "mean_similarity": result.similarity.astype(float)}
 
 
-def retrieval_estimates(result: PairRanks, groups: list[str], *, resamples: int, seed: int) -> dict[str, Estimate]:
+def retrieval_estimates(result: PairRanks, groups: list[str], sampling: Sampling) -> dict[str, Estimate]:
     """The metrics with bootstrap resamples; whole groups are drawn, and the SD of the true pairs' cosine is added."""
     items = retrieval_items(result)
-    columns = np.stack([*items.values(), items["mean_similarity"] ** 2], axis=1)
-    means = bootstrap_means(columns, resamples=resamples, seed=seed, clusters=_numbers(groups))
-    chance = retrieval_chance(result)
-    n = len(result.ranks)
-    estimates = {
-        name: Estimate(float(values.mean()), means[:, i], n, chance[name])
-        for i, (name, values) in enumerate(items.items())
-    }
-    mean = means[:, list(items).index("mean_similarity")]
-    spread = np.sqrt(np.maximum(means[:, -1] - mean**2, 0))
-    estimates["sd_similarity"] = Estimate(float(items["mean_similarity"].std()), spread, n)
-    return estimates
+    squares = {**items, "_square": items["mean_similarity"] ** 2}
+    estimates = item_estimates(
+        squares, sampling, clusters=numbered(groups), chance=retrieval_chance(result), better={"mean_similarity": None}
+    )
+    square, mean = estimates.pop("_square").resamples, estimates["mean_similarity"].resamples
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    value = float(items["mean_similarity"].std())
+    return {**estimates, "sd_similarity": Estimate(value, spread, len(result.ranks), better=None)}
 
 
 def retrieval_chance(result: PairRanks, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
@@ -103,7 +104,3 @@ def retrieval_chance(result: PairRanks, ks: tuple[int, ...] = (1, 5, 10)) -> dic
     chance["mrr"] = float((harmonic[result.candidates - 1] / result.candidates).mean())
     chance["mean_similarity"] = float(result.chance_similarity.mean())
     return chance
-
-
-def _numbers(names: list[str]) -> np.ndarray:
-    return np.unique(np.array(names), return_inverse=True)[1]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -65,6 +65,19 @@ def bootstrap_statistic(
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How items are resampled: the same for all models, so that they are compared on the same draws.
+
+    Attributes:
+        resamples: Number of bootstrap resamples.
+        seed: Decides the draws.
+    """
+
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A measured value with its bootstrap resamples.
 
@@ -73,19 +86,65 @@ class Estimate:
         resamples: The measure on resampled items, shape (resamples,).
         n: Number of items.
         chance: What no skill at all would score; None where that has no meaning.
+        better: Which way is an improvement; None for neither.
+        items: Values of the items, shape (n,), of a measure that is their mean; None for others.
+        clusters: Cluster number of each item; None makes every item its own.
     """
 
     value: float
     resamples: np.ndarray
     n: int
     chance: float | None = None
+    better: Literal["higher", "lower"] | None = "higher"
+    items: np.ndarray | None = None
+    clusters: np.ndarray | None = None
 
     def minus(self, other: Estimate) -> Estimate:
         """The difference to an estimate on the same items with the same seed: resampled in pairs."""
-        return Estimate(self.value - other.value, self.resamples - other.resamples, self.n)
+        items = None if self.items is None or other.items is None else self.items - other.items
+        return Estimate(
+            self.value - other.value, self.resamples - other.resamples, self.n, None, self.better, items, self.clusters
+        )
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval: the 2.5 and 97.5 percentile of the resamples."""
+        low, high = np.quantile(self.resamples, [0.025, 0.975])
+        return float(low), float(high)
 
     def summary(self) -> dict[str, Any]:
-        """``{"value", "ci95", "n", "chance"}``, JSON-ready; the interval is the 2.5 and 97.5 percentile."""
-        low, high = np.quantile(self.resamples, [0.025, 0.975])
-        summary: dict[str, Any] = {"value": float(self.value), "ci95": [float(low), float(high)], "n": self.n}
+        """``{"value", "ci95", "n", "better", "chance"}``, JSON-ready; without a chance level where there is none."""
+        summary = {"value": float(self.value), "ci95": list(self.interval()), "n": self.n, "better": self.better}
         return summary if self.chance is None else {**summary, "chance": self.chance}
+
+
+def item_estimates(
+    items: dict[str, np.ndarray],
+    sampling: Sampling,
+    *,
+    clusters: np.ndarray | None = None,
+    chance: dict[str, float] | None = None,
+    better: dict[str, Literal["higher", "lower"] | None] | None = None,
+) -> dict[str, Estimate]:
+    """Estimates of means of items, all resampled together.
+
+    Args:
+        items: Values of the items by metric, each of shape (n,).
+        sampling: See ``Sampling``.
+        clusters: Cluster number of each item, 0 up; whole clusters are drawn.
+        chance, better: By metric, see ``Estimate``.
+    """
+    columns = np.stack([np.asarray(values, float) for values in items.values()], axis=1)
+    means = bootstrap_means(columns, resamples=sampling.resamples, seed=sampling.seed, clusters=clusters)
+    chance, better = chance or {}, better or {}
+    return {
+        name: Estimate(
+            float(columns[:, i].mean()), means[:, i], len(columns), chance.get(name), better.get(name, "higher"),
+            columns[:, i], clusters,
+        )
+        for i, name in enumerate(items)
+    }  # fmt: skip
+
+
+def numbered(names: Sequence[str]) -> np.ndarray:
+    """Equal names get equal numbers, 0 up, shape (n,)."""
+    return np.unique(np.array(names), return_inverse=True)[1]

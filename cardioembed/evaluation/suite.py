@@ -1,53 +1,88 @@
-"""All evaluations of one model: encode, then the pure measures."""
+"""Which tasks a run has, read and checked before a model loads, and one model measured on all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from cardioembed.config import EvaluateSettings
+from cardioembed.evaluation.statistics import Sampling
+from cardioembed.evaluation.tasks.base import Measured, Task, unique_names
+from cardioembed.evaluation.tasks.beir import BeirRetrieval, load_beir
+from cardioembed.evaluation.tasks.bias import BiasProbe
+from cardioembed.evaluation.tasks.clustering import LabelClustering, load_labelled
+from cardioembed.evaluation.tasks.concepts import ConceptSeparation, load_concept_pairs
+from cardioembed.evaluation.tasks.counterfactuals import (
+    CounterfactualAccuracy,
+    counterfactuals_of_pairs,
+    load_counterfactuals,
+)
+from cardioembed.evaluation.tasks.efficiency import Efficiency
+from cardioembed.evaluation.tasks.mteb_tasks import MtebTask, find_mteb_tasks
+from cardioembed.evaluation.tasks.paraphrases import ParaphraseRetrieval, load_pairs
+from cardioembed.evaluation.tasks.robustness import Robustness
+from cardioembed.evaluation.tasks.sts import TextSimilarity, load_sts
+from cardioembed.records import Row
 
-from cardioembed.embedder.encoder import Embedder
-from cardioembed.evaluation.retrieval import PairRanks, rank_pairs, retrieval_estimates
-from cardioembed.evaluation.sets import KINDS, TestSets
-from cardioembed.evaluation.similarity import separation_estimates, sts_estimates
-from cardioembed.evaluation.statistics import Estimate
-from cardioembed.records import Row, normalise
-
-
-@dataclass(frozen=True)
-class Result:
-    """Measures of one model by evaluation and metric, and what the figures are drawn from."""
-
-    estimates: dict[str, dict[str, Estimate]]
-    ranks: PairRanks
-    concept_cosines: dict[str, np.ndarray]
-
-
-def evaluate(embedder: Embedder, sets: TestSets, *, resamples: int, seed: int, progress: bool = False) -> Result:
-    """Measures one model on all sets; the same seed makes two models' resamples comparable item by item."""
-    anchors, positives = embedder.encode_pairs(
-        [row["anchor"] for row in sets.pairs], [row["positive"] for row in sets.pairs], show_progress_bar=progress
-    )
-    groups = [row["group"] for row in sets.pairs]
-    texts = [normalise(row["positive"]) for row in sets.pairs]
-    ranks = rank_pairs(anchors, positives, groups, texts, [row["id"] for row in sets.pairs])
-    estimates = {"paraphrase_retrieval": retrieval_estimates(ranks, groups, resamples=resamples, seed=seed)}
-    cosines: dict[str, np.ndarray] = {}
-    if sets.concepts:
-        values = _cosines(embedder, sets.concepts, "text1", "text2")
-        kinds = np.array([row["kind"] for row in sets.concepts])
-        cosines = {kind: values[kinds == kind] for kind in KINDS}
-        estimates["concept_separation"] = separation_estimates(cosines, resamples=resamples, seed=seed)
-    for name, rows in sets.sts.items():
-        values = _cosines(embedder, rows, "sentence1", "sentence2")
-        scores = np.array([row["score"] for row in rows], float)
-        estimates[f"sts_{name}"] = sts_estimates(values, scores, resamples=resamples, seed=seed)
-    return Result(estimates, ranks, cosines)
+if TYPE_CHECKING:
+    from cardioembed.embedder.encoder import Embedder
 
 
-def _cosines(embedder: Embedder, rows: list[Row], first: str, second: str) -> np.ndarray:
-    """Cosine of each pair; both sides carry the prompt of documents, as neither asks for the other."""
-    prompt = embedder.recipe.positive_prompt
-    texts = [row[key] for key in (first, second) for row in rows]
-    vectors = embedder.encode(texts, prompt_name=prompt)
-    return (vectors[: len(rows)] * vectors[len(rows) :]).sum(1).astype(float)
+def build_tasks(
+    settings: EvaluateSettings, pairs: list[Row], *, distractors: list[Row], held_out: Path | None, seed: int
+) -> list[Task]:
+    """All tasks that the settings ask for.
+
+    Args:
+        settings: The ``evaluate`` block.
+        pairs: Rows of the test split.
+        distractors: Rows of the other splits, whose positives compete too.
+        held_out: Pairs of books that were kept out of training as a whole.
+        seed: Of what is drawn: edits of texts, not the bootstrap.
+
+    Raises:
+        UserError: A test set that is missing or not as it should be.
+    """
+    tasks: list[Task] = [ParaphraseRetrieval(pairs, distractors)]
+    if held_out:
+        title = "Generalisation to held-out books"
+        tasks.append(ParaphraseRetrieval(load_pairs(held_out), (), "generalisation_held_out_books", title, (held_out,)))
+    for name, path in unique_names(settings.generalisation, "evaluate.generalisation").items():
+        title = f"Generalisation to {name}"
+        tasks.append(ParaphraseRetrieval(load_pairs(path), (), f"generalisation_{name}", title, (path,)))
+    if settings.concept_pairs:
+        path = Path(settings.concept_pairs)
+        tasks.append(ConceptSeparation(load_concept_pairs(path), (path,)))
+    if settings.counterfactual_rules and (rows := counterfactuals_of_pairs(pairs, seed)):
+        title = "Counterfactual accuracy, rule-made changes of test anchors"
+        tasks.append(CounterfactualAccuracy(rows, "counterfactual_rules", title))
+    for name, path in unique_names(settings.counterfactuals, "evaluate.counterfactuals").items():
+        rows = load_counterfactuals(path)
+        tasks.append(
+            CounterfactualAccuracy(rows, f"counterfactual_{name}", f"Counterfactual accuracy on {name}", (path,))
+        )
+    for name, path in unique_names(settings.sts, "evaluate.sts").items():
+        tasks.append(TextSimilarity(load_sts(path), f"sts_{name}", f"Similarity of sentences: {name}", (path,)))
+    for name, path in unique_names(settings.beir, "evaluate.beir").items():
+        tasks.append(BeirRetrieval(load_beir(path), f"beir_{name}", f"Retrieval: {name}"))
+    for name, path in unique_names(settings.clustering, "evaluate.clustering").items():
+        tasks.append(LabelClustering(load_labelled(path), f"clustering_{name}", f"Clusters of {name}", (path,)))
+    if settings.robustness:
+        tasks.append(Robustness(pairs, seed))
+    if settings.bias:
+        tasks.append(BiasProbe(pairs))
+    tasks += [MtebTask(task, f"mteb_{task}", f"MTEB: {task}") for task in find_mteb_tasks(settings.mteb)]
+    if settings.efficiency:
+        tasks.append(Efficiency([row["anchor"] for row in pairs]))
+    return tasks
+
+
+def measure(embedder: Embedder, tasks: list[Task], sampling: Sampling) -> dict[str, Measured]:
+    """One model on all tasks, by task name."""
+    found = {}
+    for task in tasks:
+        started = time.monotonic()
+        found[task.name] = task.measure(embedder, sampling)
+        print(f"  {task.title}: {time.monotonic() - started:.1f} s", flush=True)
+    return found

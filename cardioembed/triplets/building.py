@@ -14,6 +14,7 @@ from cardioembed.records import Row, normalise
 from cardioembed.triplets.decontamination import Overlap, OverlapIndex, evaluation_texts
 from cardioembed.triplets.drawing import draw_negatives
 from cardioembed.triplets.grouping import group_sentences
+from cardioembed.triplets.held_out import HELD_OUT, SET_NAME, check_books, check_part, count_held_out
 from cardioembed.triplets.pools import Part
 from cardioembed.triplets.splitting import SPLITS, Assignment, skew_warnings, split_sentences
 
@@ -23,7 +24,7 @@ class Prepared:
     """Triplets and how they came about.
 
     Attributes:
-        splits: Triplet rows by split.
+        splits: Triplet rows by split; behind the three, under ``HELD_OUT``, those of held-out books if there are any.
         removed: Rows that were left out: ``{"set", "reason", "shared", "field", "row"}``.
         counts: For the statistics.
         warnings: What the user should know.
@@ -55,7 +56,7 @@ def build_triplets(
         sentences: Rows of ``01_sentences.jsonl``.
         pairs: Rows of ``01_merged_paraphrases.jsonl``. In query-passage pairs (``kind`` is ``passage``) the original
             is a query: it is split like a sentence, but is no other anchor's negative.
-        split: ``by`` (see ``split_sentences``), and the share of each split.
+        split: ``by`` and ``held_out_books`` (see ``split_sentences``), and the share of each split.
         near_duplicate_jaccard: see ``group_sentences``.
         decontaminate: Evaluation sets, see ``evaluation_texts``.
         ngram_words: A shared run of so many words is an overlap, with evaluation sets and between splits.
@@ -64,11 +65,16 @@ def build_triplets(
         negatives: see ``draw_negatives``.
 
     Raises:
-        UserError: A split is empty, an anchor has too few possible negatives, or an evaluation set cannot be read.
+        UserError: A split is empty, books cannot be held out, an anchor has too few possible negatives, or an
+            evaluation set cannot be read.
     """
     result = Prepared()
     shares = {name: split[name] for name in SPLITS}
+    held_out = split.get(HELD_OUT, ())
+    names = (*SPLITS, HELD_OUT) if held_out else SPLITS
     sentences = sentences + _strangers(sentences, pairs)
+    if held_out:
+        check_books(held_out, split["by"], sentences, pairs)
     place = {row["id"]: number for number, row in enumerate(sentences)}
     sieve = _Sieve(sentences, pairs, result.removed)
     forms = {text: normalise(text) for text in sieve.texts()}
@@ -76,20 +82,24 @@ def build_triplets(
     for name in decontaminate:
         sieve.leave_out({i: (name, found) for i, found in index.find(map(normalise, evaluation_texts(name))).items()})
     groups = group_sentences(*sieve.left(), near_duplicate_jaccard, progress, forms.__getitem__)
-    assigned = split_sentences(*sieve.left(), groups, split["by"], shares, seed)
+    assigned = split_sentences(*sieve.left(), groups, split["by"], shares, seed, held_out)
     sieve.leave_out(
-        {place[key]: (f"the {kept} split", Overlap(f"group_in_{kept}", "")) for key, kept in assigned.left_out.items()}
+        {place[key]: (_set_name(kept), Overlap(f"group_in_{kept}", "")) for key, kept in assigned.left_out.items()}
     )
-    _separate(sieve, index, assigned.splits)
+    _separate(sieve, index, assigned.splits, names)
     del index, forms
-    parts = {name: Part(*sieve.left(lambda key, name=name: assigned.splits[key] == name)) for name in SPLITS}
+    parts = {name: Part(*sieve.left(lambda key, name=name: assigned.splits[key] == name)) for name in names}
+    if held_out:
+        check_part(parts[HELD_OUT], held_out, groups)
     _check_sizes(parts, len(pairs), groups, split, result.removed)
     result.splits, result.counts["negatives"] = draw_negatives(
         parts, groups, place, ngram_words=ngram_words, seed=seed, **negatives
     )
-    found = Counter({name: len(part.pairs) for name, part in parts.items()})
+    found = Counter({name: len(parts[name].pairs) for name in SPLITS})
     result.warnings += skew_warnings(found, shares, split["by"], assigned.units)
     result.counts |= _counts(sentences, groups, split["by"], shares, found, assigned)
+    if held_out:
+        result.counts["split"][HELD_OUT] = count_held_out(parts[HELD_OUT], held_out, result.removed)
     return result
 
 
@@ -148,16 +158,20 @@ def _strangers(sentences: list[Row], pairs: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _separate(sieve: _Sieve, index: OverlapIndex, splits: dict[str, str]) -> None:
-    """Takes out of validation what it shares with test, and then out of train what it shares with either."""
+def _set_name(split: str) -> str:
+    return SET_NAME if split == HELD_OUT else f"the {split} split"
+
+
+def _separate(sieve: _Sieve, index: OverlapIndex, splits: dict[str, str], names: tuple[str, ...]) -> None:
+    """Takes out of each split, the last but one of ``names`` first, what it shares with those behind it."""
     ids = [row["id"] for row in sieve.sentences] + [pair["sentence_id"] for pair in sieve.pairs]
-    assigned = np.array([SPLITS.index(splits[key]) if key in splits else -1 for key in ids])
-    for rank in (1, 0):
+    assigned = np.array([names.index(splits[key]) if key in splits else -1 for key in ids])
+    for rank in reversed(range(len(names) - 1)):
         ranks = np.where(sieve.is_left, assigned, -1)
         found = {number: hit for number, hit in index.between(ranks).items() if ranks[number] == rank}
         sieve.leave_out(
             {
-                number: (f"the {SPLITS[top]} split", Overlap(f"{overlap.reason}_in_{SPLITS[top]}", overlap.shared))
+                number: (_set_name(names[top]), Overlap(f"{overlap.reason}_in_{names[top]}", overlap.shared))
                 for number, (top, overlap) in found.items()
             }
         )
@@ -166,18 +180,23 @@ def _separate(sieve: _Sieve, index: OverlapIndex, splits: dict[str, str]) -> Non
 def _check_sizes(
     parts: dict[str, Part], pairs: int, groups: dict[str, str], split: dict[str, Any], removed: list[Row]
 ) -> None:
+    held = parts.get(HELD_OUT, Part([], []))
+    pairs -= len(held.pairs)
     lost = sum("sentence_id" in row["row"] for row in removed)
-    for name, part in parts.items():
-        if not part.pairs and lost > pairs / 2:
+    for name in SPLITS:
+        if not parts[name].pairs and lost > pairs / 2:
+            shared = next((row["shared"] for row in reversed(removed) if row["shared"]), "")
             raise UserError(
                 f"the {name} split is empty: {lost} of {pairs} pairs were left out because a text or a run of "
-                "prepare.ngram_words words is in another split or in an evaluation set, for example "
-                f"{removed[-1]['shared']!r}. Raise prepare.ngram_words, or give texts that repeat each other less"
+                f"prepare.ngram_words words is in another split{', in held-out books' if held.pairs else ''} or in an "
+                f"evaluation set{f', for example {shared!r}' if shared else ''}. Raise prepare.ngram_words, "
+                f"{'hold out other books, ' if held.pairs else ''}or give texts that repeat each other less"
             )
-        if not part.pairs:
+        if not parts[name].pairs:
             advice = "" if split["by"] == "group" else ", or set prepare.split.by to group"
+            others = set(groups.values()).difference(groups[row["id"]] for row in held.sentences)
             raise UserError(
-                f"the {name} split is empty: {pairs} pairs in {len(set(groups.values()))} groups are too few for "
+                f"the {name} split is empty: {pairs} pairs in {len(others)} groups are too few for "
                 f"prepare.split.{name} = {split[name]:g}, split by {split['by']}. Add paraphrases or raise that share"
                 f"{advice}"
             )

@@ -13,6 +13,7 @@ import numpy as np
 from cardioembed.errors import UserError
 from cardioembed.records import Row, normalise
 from cardioembed.triplets.edit_draws import Edits
+from cardioembed.triplets.held_out import HELD_OUT
 from cardioembed.triplets.mixing import Draw, Slots, allot_kinds, fill_slots
 from cardioembed.triplets.negatives import (
     distant_negatives,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cardioembed.embedder.encoder import Embedder
 
 # Splits take their counterfactuals in this order, since an edit that one has is closed to the others.
-_ORDER = ("test", "validation", "train")
+_ORDER = ("test", "validation", "train", HELD_OUT)
 
 
 def draw_negatives(
@@ -50,10 +51,11 @@ def draw_negatives(
     """Draws every row's negatives from its own split.
 
     Paraphrases draw from the split's sentences; query-passage pairs from its passages, or from its sentences where
-    the passages are of too few groups.
+    the passages are of too few groups. Rows of held-out books, which are for evaluation only, may have fewer
+    negatives than wanted, or none.
 
     Args:
-        parts: Sentences and pairs of each split.
+        parts: Sentences and pairs of each split, and perhaps of ``HELD_OUT``.
         groups: Group of each sentence id.
         place: Place of each sentence id in the corpus.
         negatives: Weight of each kind.
@@ -70,7 +72,7 @@ def draw_negatives(
         Triplet rows by split, and counts by split.
 
     Raises:
-        UserError: A row has too few possible negatives.
+        UserError: A row of a split has too few possible negatives.
     """
     sources = _Sources(
         weights=negatives,
@@ -82,14 +84,17 @@ def draw_negatives(
     )
     rows: dict[str, list[Row]] = {}
     counts: dict[str, Counter[str]] = {}
-    for number, name in enumerate(_ORDER):
+    for number, name in enumerate(name for name in _ORDER if name in parts):
         batches, counts[name] = make_batches(parts[name], groups, place, negatives_per_anchor)
         found: dict[int, Row] = {}
         for kind, batch in enumerate(batches):
             rng = np.random.default_rng([seed, number, kind])
             allotted = allot_kinds(negatives, len(batch.rows), negatives_per_anchor, rng)
             slots = fill_slots(sources.draws(name, batch, allotted, rng, counts[name]), negatives, allotted)
-            _check_filled(slots, min_distance)
+            if name == HELD_OUT:
+                counts[name]["negatives_missing"] += int((slots.chosen < 0).sum())
+            else:
+                _check_filled(slots, min_distance)
             _count_kinds(slots, counts[name])
             found |= zip(batch.rows, _triplets(batch, slots, groups, sources.edits, counts[name]), strict=True)
         rows[name] = [found[i] for i in sorted(found)]
@@ -196,7 +201,8 @@ def _triplets(
     batch: Batch, slots: Slots, groups: dict[str, str], edits: Edits | None, counts: Counter[str]
 ) -> Iterator[Row]:
     first_edit = len(batch.pool)
-    for pair, chosen, kinds in zip(batch.pairs, slots.chosen.tolist(), slots.kinds.tolist(), strict=True):
+    for pair, row_chosen, row_kinds in zip(batch.pairs, slots.chosen, slots.kinds, strict=True):
+        chosen, kinds = row_chosen[row_chosen >= 0].tolist(), row_kinds[row_chosen >= 0].tolist()
         row = {
             "id": pair["id"],
             "group": groups[pair["sentence_id"]],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from cardioembed.errors import UserError
 from cardioembed.records import Row
 from cardioembed.triplets.grouping import DisjointSets
+from cardioembed.triplets.held_out import hold_out
 
 SPLITS = ("train", "validation", "test")
 _SHUFFLES = 1000
@@ -20,10 +22,10 @@ class Assignment:
     """Where each sentence goes.
 
     Attributes:
-        splits: Split of each sentence id.
+        splits: Split of each sentence id, or ``HELD_OUT``.
         left_out: Split that holds the rest of the group, of sentences that are in no split: their book is in another.
         units: What was kept together, by name: its size in pairs, or in sentences if it has no pair.
-        books: Books of each split, if whole books are held out.
+        books: Books of each split, if the split is by book.
     """
 
     splits: dict[str, str]
@@ -33,12 +35,18 @@ class Assignment:
 
 
 def split_sentences(
-    sentences: list[Row], pairs: list[Row], groups: dict[str, str], by: str, shares: dict[str, float], seed: int
+    sentences: list[Row],
+    pairs: list[Row],
+    groups: dict[str, str],
+    by: str,
+    shares: dict[str, float],
+    seed: int,
+    held_out_books: Collection[str] = (),
 ) -> Assignment:
     """Assigns every sentence, and with it its pairs, to one split.
 
     Args:
-        sentences: Rows with ``id``, ``source`` and perhaps ``section``.
+        sentences: Rows with ``id``, ``source`` and perhaps ``section`` and ``sources``, all books that have the text.
         pairs: Rows with ``sentence_id``.
         groups: Group of each sentence id.
         by: What stays together besides groups. ``group``: nothing. ``section``: all sentences of a section; sections
@@ -46,10 +54,19 @@ def split_sentences(
             the members in the most held-out split are kept (test before validation before train).
         shares: Share of each of ``SPLITS``; they add up to 1.
         seed: Decides who goes where.
+        held_out_books: Books that go to ``HELD_OUT`` before the others are split. Of a group that reaches into them
+            only their own members are kept.
 
     Raises:
         UserError: ``by`` is ``book`` and fewer than 3 books have pairs.
     """
+    if held_out_books:
+        own, connected = hold_out(sentences, groups, held_out_books)
+        settled = own | connected
+        sentences = [row for row in sentences if row["id"] not in settled]
+        pairs = [pair for pair in pairs if pair["sentence_id"] not in settled]
+        rest = split_sentences(sentences, pairs, groups, by, shares, seed)
+        return replace(rest, splits=rest.splits | own, left_out=rest.left_out | connected)
     if by == "book":
         return _split_books(sentences, pairs, groups, shares, seed)
     unit_of = _section_units(sentences, groups) if by == "section" else groups

@@ -95,11 +95,15 @@ def _describe(rows: list[Row], lengths: dict[str, list[int]], negatives: dict[st
         "counterfactual_categories": dict(sorted(made.items())),
         "mined_too_near": negatives.get("mined_too_near", 0),
         "passages_with_sentences_as_negatives": negatives.get("passages_with_sentences_as_negatives", 0),
-        "words": {
-            key: {"mean": round(float(np.mean(values)), 2), "sd": round(float(np.std(values)), 2), "max": max(values)}
-            for key, values in lengths.items()
-        },
+        "words": {key: _spread(values) for key, values in lengths.items()},
     }
+
+
+def _spread(values: list[int]) -> dict[str, float] | None:
+    """None of no text: rows of held-out books may have no negatives."""
+    if not values:
+        return None
+    return {"mean": round(float(np.mean(values)), 2), "sd": round(float(np.std(values)), 2), "max": max(values)}
 
 
 def _histograms(lengths: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def _histograms(lengths: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
     counts = {key: np.zeros(_BINS + 1, int) for key in _TEXTS}
     for split in lengths.values():
         for key in _TEXTS:
-            counts[key] += np.bincount(np.minimum(np.array(split[key]) // width, _BINS), minlength=_BINS + 1)
+            counts[key] += np.bincount(np.minimum(np.array(split[key], int) // width, _BINS), minlength=_BINS + 1)
     return {"bin_words": width, **{key: found.tolist() for key, found in counts.items()}}
 
 

@@ -4,6 +4,7 @@ import pytrec_eval
 from sklearn.metrics import top_k_accuracy_score
 
 from cardioembed.evaluation.retrieval import rank_pairs, retrieval_chance, retrieval_estimates, retrieval_items
+from cardioembed.evaluation.statistics import Sampling
 
 
 def unit(rng, *shape):
@@ -47,6 +48,17 @@ def test_a_sibling_paraphrase_and_an_equal_text_are_no_misses():
     assert result.candidates.tolist() == [2, 2, 3, 3]
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
+def test_a_siblings_text_in_another_group_is_right_whatever_the_ids(order):
+    anchors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    positives = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    ids = [f"r{place}" for place in order]
+    result = rank_pairs(anchors[[0, 0, 2]], positives, ["a", "a", "b"], ["same", "q", "same"], ids)
+    # Row 1 scores 0 with its own text; "same" scores 1, and is its sibling's.
+    assert result.ranks[:2].tolist() == [1, 1]
+    assert result.candidates[:2].tolist() == [1, 1]
+
+
 def test_metrics_equal_pytrec_eval_and_scikit_learn_on_random_scores():
     rng = np.random.default_rng(3)
     n = 300
@@ -85,7 +97,63 @@ def test_estimates_carry_value_interval_n_and_spread():
     rng = np.random.default_rng(6)
     anchors = unit(rng, 100, 8)
     result = rank_pairs(anchors, anchors, ids_of(100), ids_of(100), ids_of(100))
-    estimates = retrieval_estimates(result, ids_of(100), resamples=200, seed=1)
+    estimates = retrieval_estimates(result, ids_of(100), Sampling(200, seed=1))
     summary = estimates["accuracy@1"].summary()
-    assert summary == {"value": 1.0, "ci95": [1.0, 1.0], "n": 100, "chance": pytest.approx(0.01)}
+    expected = {"value": 1.0, "ci95": [1.0, 1.0], "n": 100, "better": "higher", "chance": pytest.approx(0.01)}
+    assert summary == expected
+    assert estimates["mean_similarity"].better is None
+    assert estimates["accuracy@1"].items.tolist() == [1.0] * 100
     assert estimates["sd_similarity"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_the_spread_of_true_pairs_is_resampled_with_their_groups():
+    rng = np.random.default_rng(7)
+    anchors, positives = unit(rng, 40, 8), unit(rng, 40, 8)
+    groups = [f"g{i // 4}" for i in range(40)]
+    result = rank_pairs(anchors, positives, groups, ids_of(40), ids_of(40))
+    spread = retrieval_estimates(result, groups, Sampling(100, seed=2))["sd_similarity"]
+    assert spread.value == pytest.approx(result.similarity.std(), abs=1e-6)
+    draws = np.random.default_rng(2).multinomial(10, [0.1] * 10, size=100)
+    for row, times in enumerate(draws[:20]):
+        drawn = np.repeat(result.similarity.astype(float), np.repeat(times, 4))
+        assert spread.resamples[row] == pytest.approx(drawn.std(), abs=1e-6)
+
+
+def test_distractors_compete_and_have_no_row_of_their_own():
+    anchors = np.eye(3, dtype=np.float32)[:2]
+    positives = np.array([[0.8, 0.6, 0], [0, 0.6, 0.8]], np.float32)
+    # The first is nearer to anchor 0 than its own positive, the second is far from both.
+    distractors = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
+    documents = np.concatenate([positives, distractors])
+    result = rank_pairs(anchors, documents, ["a", "b", "c", "d"], ["w", "x", "y", "z"], ids_of(4))
+    # Row 1 ties with positive 0 (both 0.6), whose id is smaller.
+    assert result.ranks.tolist() == [2, 2]
+    assert result.candidates.tolist() == [4, 4]
+    assert result.rival.tolist() == [2, 0]
+    assert result.similarity.tolist() == pytest.approx([0.8, 0.6])
+    assert result.chance_similarity.tolist() == pytest.approx([1 / 3, 0.2])
+
+
+def test_distractors_that_are_right_answers_or_far_away_cost_no_rank():
+    rng = np.random.default_rng(8)
+    anchors = unit(rng, 50, 6)
+    positives = anchors + 0.5 * unit(rng, 50, 6)
+    positives /= np.linalg.norm(positives, axis=1, keepdims=True)
+    # One dimension more, where only a distractor lies: its cosine with all anchors is 0.
+    anchors, positives = (np.pad(x, ((0, 0), (0, 1))) for x in (anchors, positives))
+    far = np.eye(7, dtype=np.float32)[6:]
+    names = ids_of(50)
+    alone = rank_pairs(anchors, positives, names, names, names)
+    assert alone.similarity.min() > 0
+    assert alone.ranks.max() > 1
+    documents = np.concatenate([positives, positives, far])
+    copies = [f"copy of {name}" for name in names]
+    result = rank_pairs(anchors, documents, names + copies + ["far"], names + names + ["far"], names + copies + ["far"])
+    assert (result.ranks == alone.ranks).all()
+    assert (result.candidates == alone.candidates + 1).all()
+    # Another document of the anchor's own group is a right answer, however near.
+    sibling = rank_pairs(
+        anchors, np.concatenate([positives, anchors[:1]]), names + names[:1], names + ["new"], names + ["new"]
+    )
+    assert sibling.ranks[0] == alone.ranks[0]
+    assert sibling.candidates.tolist() == [50] + [51] * 49
