@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from cardioembed.records import Row, normalise
+from cardioembed.errors import UserError
+from cardioembed.lexicon import CATEGORIES
+from cardioembed.records import Row, normalise, read_jsonl
 from cardioembed.triplets.counterfactuals import Counterfactual, choose_counterfactual, counterfactuals
 from cardioembed.triplets.decontamination import OverlapIndex
 from cardioembed.triplets.mixing import Draw
@@ -23,19 +26,26 @@ class Edits:
         ngram_words: Length of such a run.
         of: Which texts of a row are edited: ``anchor``, ``positive``.
         categories: Kinds of edits.
+        files: Counterfactuals that people wrote, see ``read_counterfactuals``; they come before rule-made ones.
 
     Attributes:
         found: The edits in use in the present batch, in the order of their numbers.
     """
 
     def __init__(
-        self, texts: dict[str, list[str]], ngram_words: int, of: Sequence[str], categories: Sequence[str]
+        self,
+        texts: dict[str, list[str]],
+        ngram_words: int,
+        of: Sequence[str],
+        categories: Sequence[str],
+        files: Sequence[str] = (),
     ) -> None:
         self._texts = texts
         self._known = {text for split in texts.values() for text in split}
         self._ngram_words = ngram_words
         self._keys = [{"anchor": "original", "positive": "paraphrase"}[name] for name in of]
         self._categories = categories
+        self._written = read_counterfactuals(files, categories)
         self._used: dict[str, list[str]] = {name: [] for name in texts}
         self._others: list[OverlapIndex] = []
         self._split = ""
@@ -60,16 +70,45 @@ class Edits:
 
     def _one(self, pair: Row, has: np.ndarray, rng: np.random.Generator) -> int | None:
         mine = {normalise(self.found[i].text) for i in has if i >= 0}
-        candidates = [edit for key in self._keys for edit in counterfactuals(pair[key], self._categories)]
-        while candidates:
-            edit = choose_counterfactual(candidates, rng)
-            text = normalise(edit.text)
-            if text not in mine and self._is_free(text):
-                self.found.append(edit)
-                self._used[self._split].append(text)
-                return len(self.found) - 1
-            candidates.remove(edit)
+        for candidates in (self._written.get(normalise(pair["original"]), []), None):
+            if candidates is None:
+                candidates = [edit for key in self._keys for edit in counterfactuals(pair[key], self._categories)]
+            left = list(candidates)
+            while left:
+                edit = choose_counterfactual(left, rng)
+                text = normalise(edit.text)
+                if text not in mine and self._is_free(text):
+                    self.found.append(edit)
+                    self._used[self._split].append(text)
+                    return len(self.found) - 1
+                left.remove(edit)
         return None
 
     def _is_free(self, text: str) -> bool:
         return text not in self._known and not any(index.find([text]) for index in self._others)
+
+
+def read_counterfactuals(files: Sequence[str], categories: Sequence[str]) -> dict[str, list[Counterfactual]]:
+    """Counterfactuals that people wrote, by the normalised sentence that they change.
+
+    Args:
+        files: JSONL of ``{"original", "counterfactual", "category"}``.
+        categories: Rows of other categories are left out.
+
+    Raises:
+        UserError: A file is missing, a text is none, a category is unknown, or a counterfactual is its sentence.
+    """
+    found: dict[str, list[Counterfactual]] = {}
+    for path in map(Path, files):
+        for number, row in enumerate(read_jsonl(path, ("category",), ("original", "counterfactual")), 1):
+            original, changed = normalise(row["original"]), normalise(row["counterfactual"])
+            if row["category"] not in CATEGORIES:
+                raise UserError(
+                    f"{path}, row {number}: category {row['category']!r} is unknown; allowed: {', '.join(CATEGORIES)}"
+                )
+            if original == changed:
+                raise UserError(f"{path}, row {number}: the counterfactual says what the sentence says; change it")
+            if row["category"] in categories:
+                edit = Counterfactual(row["counterfactual"], row["category"], "written")
+                found.setdefault(original, []).append(edit)
+    return found
