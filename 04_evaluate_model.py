@@ -1,6 +1,7 @@
 """Stage 04: base and adapted model, or any models, through the same evaluator, on texts none was trained on.
 
-reads   02_training_test.jsonl, 03_model/, and the test sets that config.yaml's evaluate block names
+reads   02_training_test.jsonl, 03_model/, and the test sets that config.yaml's evaluate block names;
+        02_held_out_books.jsonl and 02_labelled_test.jsonl where stage 02 wrote them
 writes  04_evaluation/metrics.json   models.<base|adapted>.<evaluation>.<metric> and delta, with 95 % intervals
         04_evaluation/report.html    tables, figures, worst errors; opens offline
         04_evaluation/figures/       PNG and SVG
@@ -27,7 +28,8 @@ from cardioembed.records import atomic_folder, read_jsonl, sha256
 TEXTS = ("id", "group", "anchor", "positive")
 
 
-def main(settings: Settings, options: argparse.Namespace) -> None:
+def main(settings: Settings, options: argparse.Namespace | None = None) -> None:
+    options = options or argparse.Namespace(models=[], fail_under=[])
     run = stage.Stage("04", settings)
     if options.models and options.fail_under:
         raise UserError("--fail-under is about one adapted model; leave out --models, or check one model at a time")
@@ -39,12 +41,13 @@ def main(settings: Settings, options: argparse.Namespace) -> None:
     model_path = None if options.models else run.requires("03", "03_model")[0]
     pairs = read_jsonl(test_path, texts=TEXTS)
     others = (train_path, validation_path) if settings.evaluate.distractors == "corpus" else ()
-    held_out = run.run_dir / "02_held_out_books.jsonl"
+    held_out, labelled = (run.run_dir / f"02_{name}.jsonl" for name in ("held_out_books", "labelled_test"))
     tasks = build_tasks(
         settings.evaluate,
         pairs,
         distractors=[row for path in others for row in read_jsonl(path, texts=TEXTS)],
         held_out=held_out if held_out.exists() else None,
+        labelled=labelled if labelled.exists() else None,
         seed=settings.seed,
     )
     gates = parse_gates(options.fail_under, [task.name for task in tasks])

@@ -28,9 +28,17 @@ from cardioembed.records import Row
 if TYPE_CHECKING:
     from cardioembed.embedder.encoder import Embedder
 
+LABELLED = "labelled_clustering"
+
 
 def build_tasks(
-    settings: EvaluateSettings, pairs: list[Row], *, distractors: list[Row], held_out: Path | None, seed: int
+    settings: EvaluateSettings,
+    pairs: list[Row],
+    *,
+    distractors: list[Row],
+    held_out: Path | None,
+    labelled: Path | None = None,
+    seed: int,
 ) -> list[Task]:
     """All tasks that the settings ask for.
 
@@ -39,12 +47,19 @@ def build_tasks(
         pairs: Rows of the test split.
         distractors: Rows of the other splits, whose positives compete too.
         held_out: Pairs of books that were kept out of training as a whole.
+        labelled: The labelled passages that the test split's pairs were drawn from, if they were.
         seed: Of what is drawn: edits of texts, not the bootstrap.
 
     Raises:
         UserError: A test set that is missing or not as it should be.
     """
     tasks: list[Task] = [ParaphraseRetrieval(pairs, distractors)]
+    if labelled:
+        title = "Retrieval: a passage of the anchor's label before all of other labels"
+        tasks = [
+            ParaphraseRetrieval(pairs, distractors, title=title),
+            LabelClustering(load_labelled(labelled), LABELLED, "Clusters of the held-out passages", (labelled,)),
+        ]
     if held_out:
         title = "Generalisation to held-out books"
         tasks.append(ParaphraseRetrieval(load_pairs(held_out), (), "generalisation_held_out_books", title, (held_out,)))

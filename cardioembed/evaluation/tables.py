@@ -20,6 +20,7 @@ _MAIN = {
     "sts_": "spearman_cosine",
     "beir_": "ndcg@10",
     "clustering_": "v_measure",
+    "labelled_clustering": "precision@5",
     "efficiency": "latency_ms_mean",
 }
 _WIDTH_OF_95 = 3.92  # of a normal interval, in standard errors

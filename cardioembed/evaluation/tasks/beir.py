@@ -83,7 +83,7 @@ class BeirRetrieval:
         """See ``Task``."""
         ids, qrels = self.collection.document_ids, self.collection.qrels
         queries = self.collection.queries
-        vectors = embedder.encode(queries.values(), prompt_name=embedder.recipe.anchor_prompt)
+        vectors = embedder.encode(list(queries.values()), prompt_name=embedder.recipe.anchor_prompt)
         itself = [None if qrels[query].get(query, 0) > 0 else query for query in queries]
         ranked = search(vectors, _encoded(embedder, self.collection), ids, left_out=itself)
         judged, known = [qrels[query] for query in queries], set(ids)

@@ -13,8 +13,9 @@ import numpy as np
 from cardioembed.errors import UserError
 from cardioembed.evaluation.ranking import finite, key_places, score_keys
 from cardioembed.evaluation.statistics import Estimate, Sampling, item_estimates, numbered
-from cardioembed.evaluation.tasks.base import Measured, check_texts
-from cardioembed.records import Row, normalise, read_jsonl
+from cardioembed.evaluation.tasks.base import Measured
+from cardioembed.records import Row, normalise
+from cardioembed.triplets.labelled import given_document, read_labelled
 
 if TYPE_CHECKING:
     from cardioembed.embedder.encoder import Embedder
@@ -264,16 +265,8 @@ def load_labelled(path: Path) -> list[Row]:
         UserError: A text or label that is none, an id that is there twice, fewer than 2 labels, or a text that has no
             neighbour of its label.
     """
-    rows = read_jsonl(path, required=("id", "label", "text"))
-    seen: set[str] = set()
-    for number, row in enumerate(rows, 1):
-        check_texts(path, number, row, ("id", "label", "text"))
-        if row["id"] in seen:
-            raise UserError(f"{path}, row {number}: id {row['id']!r} is there twice; each text needs an id of its own")
-        seen.add(row["id"])
+    rows = read_labelled(path)
     counts = Counter(row["label"] for row in rows)
-    if len(counts) < 2:
-        raise UserError(f"{path}: clustering needs at least 2 labels; it has {', '.join(counts) or 'no texts'}")
     for label, count in counts.items():
         if count < 2:
             raise UserError(f"{path}: label {label!r} has 1 text; at least 2 are needed, or leave the label out")
@@ -297,4 +290,4 @@ def _check_neighbours(path: Path, rows: list[Row]) -> None:
 
 def _document(row: Row) -> str:
     """What a text was taken from; its own where that is not known."""
-    return str(row.get("document") or row.get("group") or f"id {row['id']}")
+    return given_document(row) or f"id {row['id']}"

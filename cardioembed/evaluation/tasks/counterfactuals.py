@@ -99,7 +99,7 @@ def _encoded(embedder: Embedder, rows: list[Row]) -> list[np.ndarray]:
     """Vectors of anchors, positives and counterfactuals, each (n, d); a text that stands in many rows runs once."""
     place: dict[str, int] = {}
     columns = [[place.setdefault(row[key], len(place)) for row in rows] for key in TEXTS]
-    vectors = embedder.encode(place, prompt_name=embedder.recipe.positive_prompt)
+    vectors = embedder.encode(list(place), prompt_name=embedder.recipe.positive_prompt)
     return [vectors[column] for column in columns]
 
 
