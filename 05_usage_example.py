@@ -1,9 +1,10 @@
 """Stage 05: a guided tour of a trained model, and the import for notebooks.
 
-reads   03_model/ (or a base, where there is none), 01_sentences.jsonl for the search
-writes  05_vectors.safetensors   the vectors of the searched sentences, saved and opened again
+reads   03_model/ and 01_sentences.jsonl, which it searches
+writes  05_vectors.safetensors   vectors of the first sentences, saved and opened again
+        05_index/                a search index of them, which knows its model
 
-In a notebook:
+In a notebook (examples/quickstart.ipynb is one):
 
     import importlib
     usage = importlib.import_module("05_usage_example")
@@ -15,20 +16,18 @@ In a notebook:
 example python 05_usage_example.py --config configs/laptop.yaml
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from cardioembed import stage
 from cardioembed.config import Settings
 from cardioembed.errors import UserError
-from cardioembed.records import atomic_path, read_jsonl
+from cardioembed.records import Row, atomic_folder, atomic_path, read_jsonl
 
 if TYPE_CHECKING:
     from cardioembed.embedder.encoder import Embedder
@@ -38,6 +37,14 @@ QUESTIONS = (
     "gradient and valve area in severe aortic stenosis",
     "drugs that prolong life in heart failure with reduced ejection fraction",
 )
+
+
+TEXTS = (
+    "The patient has had an inferior myocardial infarction.",
+    "He suffered a heart attack of the inferior wall.",
+    "The patient has mitral valve prolapse.",
+)
+MOST_SENTENCES = 1000
 
 
 @dataclass(frozen=True)
@@ -90,93 +97,75 @@ def search(
     return [Hit(texts[i], int(i), float(scores[i])) for i in best]
 
 
-class CardiologySearch:
-    """A small service: texts encoded once, searched many times, kept on disk.
-
-    Args:
-        model: From ``load_model``.
-        texts: What to search.
-        vectors: Their vectors, if at hand.
-    """
-
-    def __init__(self, model: "Embedder", texts: Sequence[str], vectors: np.ndarray | None = None) -> None:
-        self.model = model
-        self.texts = list(texts)
-        if vectors is None:
-            vectors = model.encode(self.texts, prompt_name=model.recipe.positive_prompt, show_progress_bar=True)
-        self.vectors = vectors
-
-    def ask(self, query: str, top_k: int = 3) -> list[Hit]:
-        """The ``top_k`` texts most like the query."""
-        return search(self.model, query, self.texts, self.vectors, top_k)
-
-    def save(self, path: Path) -> None:
-        """Writes the vectors with a mark of the texts and of the model that they belong to."""
-        with atomic_path(path) as temporary:
-            save_file({"vectors": self.vectors}, temporary, metadata=self._mark(self.model, self.texts))
-
-    @classmethod
-    def open(cls, model: "Embedder", texts: Sequence[str], path: Path) -> "CardiologySearch":
-        """Opens saved vectors.
-
-        Raises:
-            UserError: They are of other texts or of another model.
-        """
-        with safe_open(path, framework="numpy") as saved:
-            if saved.metadata() != cls._mark(model, texts):
-                raise UserError(f"{path} holds vectors of other texts or of another model; encode again and save")
-            return cls(model, texts, saved.get_tensor("vectors"))
-
-    @staticmethod
-    def _mark(model: "Embedder", texts: Sequence[str]) -> dict[str, str]:
-        return {
-            "texts": hashlib.sha256("\x1f".join(texts).encode()).hexdigest(),
-            "model": model.identity,
-        }
-
-
 def main(settings: Settings) -> None:
     run = stage.Stage("05", settings)
     (model_path,) = run.requires("03", "03_model")
     (sentences_path,) = run.requires("01", "01_sentences.jsonl")
+    rows = read_jsonl(sentences_path, texts=("text",))[:MOST_SENTENCES]
 
     print("\n1. Load")
     model = load_model(model_path, device=settings.device, trust_remote_code=settings.model.trust_remote_code)
     print(f"  {model_path}: {model.dimension} dimensions, {model.recipe.pooling} pooling, on {model.device}")
 
-    print("\n2. Encode one text or many")
-    texts = [
-        "The patient has had an inferior myocardial infarction.",
-        "He suffered a heart attack of the inferior wall.",
-        "The patient has mitral valve prolapse.",
-    ]
-    vectors = model.encode(texts)
-    print(
-        f"  {len(texts)} texts -> {vectors.shape} {vectors.dtype}, length of the first {np.linalg.norm(vectors[0]):.4f}"
-    )
+    print("\n2. Encode one text or many: a list, a generator, a column of pandas or datasets")
+    vectors = model.encode(TEXTS)
+    print(f"  one text   {model.encode(TEXTS[0]).shape}")
+    print(f"  {len(TEXTS)} texts    {vectors.shape} {vectors.dtype}, length {np.linalg.norm(vectors[0]):.4f}")
+    print(f"  as tensor  {model.encode(TEXTS, convert_to_tensor=True).dtype}")
+    print(f"  prompts    {', '.join(model.recipe.prompts) or 'this model has none'}  (encode(..., prompt_name=))")
 
     print("\n3. Similarity")
-    cosines = model.similarity(vectors[0], vectors[1:])[0]
-    for text, cosine in zip(texts[1:], cosines, strict=True):
-        print(f"  {cosine:.3f}  {texts[0]}  |  {text}")
+    for text, cosine in zip(TEXTS[1:], model.similarity(vectors[0], vectors[1:])[0], strict=True):
+        print(f"  {cosine:.3f}  {TEXTS[0]}  |  {text}")
+    first_two = model.similarity_pairwise(vectors[:1], vectors[1:2])
+    print(f"  {first_two[0]:.3f}  the first pair again, pair by pair: shape {first_two.shape}")
 
-    print("\n4. A batch of sentences, with progress")
-    sentences = [row["text"] for row in read_jsonl(sentences_path, texts=("text",))][:1000]
-    service = CardiologySearch(model, sentences)
+    print("\n4. Many texts, with progress")
+    sentences = [row["text"] for row in rows]
+    vectors = model.encode(sentences, prompt_name=model.recipe.positive_prompt, show_progress_bar=True)
+    print(f"  {vectors.shape}, {vectors.nbytes / 1e6:.2f} MB; batch_size= and chunk_tokens= bound what is in memory")
 
-    print("\n5. Save and open the vectors")
+    print("\n5. Smaller vectors")
+    show_sizes(model, sentences)
+
+    print("\n6. Save vectors and open them again")
     saved = run.path("05_vectors.safetensors")
-    service.save(saved)
+    with atomic_path(saved) as temporary:
+        save_file({"vectors": vectors}, temporary, metadata={"model": model.identity})
     run.wrote(saved)
-    service = CardiologySearch.open(model, sentences, saved)
-    print(f"  {service.vectors.shape} opened again")
+    print(f"  opened again: {np.array_equal(load_file(saved)['vectors'], vectors)}")
 
-    print("\n6. Search")
-    for question in QUESTIONS:
-        print(f"  {question}")
-        for hit in service.ask(question):
-            print(f"    {hit.score:.3f}  {hit.text}")
+    print("\n7. Search: an index in a folder, opened again with the model it belongs to")
+    folder = run.path("05_index")
+    search_index(model, rows, folder)
+    run.wrote(folder)
     run.finish({"texts": len(sentences)})
+
+
+def show_sizes(model: "Embedder", texts: list[str]) -> None:
+    """Prints what a vector weighs in each precision, and how much of the cosines half of its dimensions keep."""
+    texts = texts[:200]
+    for precision in ("float32", "float16", "int8", "binary"):
+        small = model.encode(texts, precision=precision)
+        print(f"  precision={precision:<8}  {small.shape[1]:>5} x {small.dtype!s:<8} {small[0].nbytes:>6} bytes a text")
+    half = model.dimension // 2
+    whole, cut = (model.encode(texts, truncate_dim=dimensions) for dimensions in (None, half))
+    error = np.abs(model.similarity(whole, whole) - model.similarity(cut, cut)).mean()
+    print(f"  truncate_dim={half}: cosines differ by {error:.3f} on average (less if trained with matryoshka_dims)")
+
+
+def search_index(model: "Embedder", rows: list[Row], folder: Path) -> None:
+    """Builds an index, opens it and asks it; ``python -m cardioembed.search`` does this with your own files."""
+    from cardioembed.search.building import build_index
+    from cardioembed.search.index import Index
+
+    with atomic_folder(folder) as temporary:
+        build_index(model, [{key: row[key] for key in ("text", "source") if key in row} for row in rows], temporary)
+    index = Index.open(folder)
+    for question, hits in zip(QUESTIONS, index.search(model, list(QUESTIONS), top_k=3), strict=True):
+        print(f"  {question}")
+        for hit in hits:
+            print(f"    {hit.score:.3f}  {hit.text}")
 
 
 if __name__ == "__main__":

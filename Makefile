@@ -1,12 +1,13 @@
 # make demo   set up .venv and run stages 01-05 on the shipped sample
 # make test   set up .venv and run the tests
+# make explore   open the demo's run in the explorer
 # make lint   ruff
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 CONFIG := configs/laptop.yaml
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint explore clean
 
 demo: $(VENV)/.ready
 	$(RUN) 01_merge_paraphrases.py --config $(CONFIG)
@@ -14,6 +15,10 @@ demo: $(VENV)/.ready
 	$(RUN) 03_train_embedding_model.py --config $(CONFIG)
 	$(RUN) 04_evaluate_model.py --config $(CONFIG)
 	$(RUN) 05_usage_example.py --config $(CONFIG)
+
+explore: $(VENV)/.ready
+	$(VENV)/bin/pip install --quiet --editable '.[explorer]'
+	$(RUN) -m cardioembed.explorer --run runs/laptop
 
 test: $(VENV)/.ready-test
 	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from bench import common
-from cardioembed.config import Settings
+from cardioembed.config import FOR_LABELS, Settings
 from cardioembed.corpus.reading import find_books
 from cardioembed.corpus.sentences import build_corpus
 from cardioembed.errors import UserError
@@ -109,7 +109,8 @@ def training_triplets(settings: Settings) -> list[Row]:
         min_length_ratio=merge.min_length_ratio,
         max_length_ratio=merge.max_length_ratio,
     ).pairs
-    return build_triplets(sentences, pairs, **settings.prepare.model_dump(), seed=settings.seed).splits["train"]
+    prepare = settings.prepare.model_dump(exclude=FOR_LABELS)
+    return build_triplets(sentences, pairs, **prepare, seed=settings.seed).splits["train"]
 
 
 def our_embedder(settings: Settings):

@@ -174,13 +174,25 @@ NEGATIVE_KINDS = ("distant", "similar_length", "same_section", "mined", "counter
 class CounterfactualSettings(Block):
     """Stage 02: minimally edited sentences that say something clinically different."""
 
+    files: list[str] = []
     of: list[Literal["anchor", "positive"]] = Field(["anchor", "positive"], min_length=1)
     categories: list[Literal[CATEGORIES]] = Field(list(CATEGORIES), min_length=1)
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+# What stage 02 needs for labelled passages only.
+FOR_LABELS = {"labelled", "triplets_per_passage"}
 
 
 class PrepareSettings(Block):
     """Stage 02: splits, decontamination and negatives."""
 
+    labelled: str | None = None
+    triplets_per_passage: int = Field(3, ge=1, le=1000)
     split: SplitSettings = SplitSettings()
     near_duplicate_jaccard: float = Field(0.8, gt=0, le=1)
     decontaminate: list[str] = ["data/sample/concept_pairs.jsonl"]
@@ -214,6 +226,25 @@ class PrepareSettings(Block):
                 else "no kind is named; give one or several with weights, for example {distant: 1, counterfactual: 1}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _labelled_or_books(self) -> PrepareSettings:
+        if self.labelled is None:
+            return self
+        if not self.labelled.strip():
+            raise ValueError("labelled is empty; give a JSONL file of labelled passages, or null to train on books")
+        defaults = PrepareSettings()
+        books = {
+            "split.by": self.split.by != defaults.split.by,
+            "split.held_out_books": bool(self.split.held_out_books),
+            "negatives": self.negatives != defaults.negatives,
+        }
+        if wrong := [key for key, is_set in books.items() if is_set]:
+            raise ValueError(
+                f"{wrong[0]} is for paraphrases from books; labelled passages are split by document and their "
+                f"negatives have another label. Leave prepare.{wrong[0]} out, or set prepare.labelled: null"
+            )
+        return self
 
 
 class LoraSettings(Block):
@@ -371,6 +402,22 @@ class Settings(Block):
             )
         if not self.run_dir.strip():
             raise ValueError("run_dir is empty; name a folder such as runs/my_run")
+        return self
+
+    @model_validator(mode="after")
+    def _possible_with_labels(self) -> Settings:
+        if self.prepare.labelled is None:
+            return self
+        if self.train.loss == "multiple_negatives_ranking":
+            raise ValueError(
+                "train.loss: multiple_negatives_ranking counts other rows' negatives against an anchor, and with "
+                "prepare.labelled some of them have its label; choose info_nce or triplet_margin"
+            )
+        if self.evaluate.counterfactual_rules:
+            raise ValueError(
+                "evaluate.counterfactual_rules asks whether a paraphrase is nearer than a changed sentence, and with "
+                "prepare.labelled positives are no paraphrases; set evaluate.counterfactual_rules: false"
+            )
         return self
 
 

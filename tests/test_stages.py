@@ -235,18 +235,6 @@ def test_usage_example_imports_into_a_notebook_without_side_effects(laptop_run, 
     assert usage.search(model, "leaflets of the left atrioventricular valve", texts, vectors)[0].text == texts[1]
 
 
-def test_saved_vectors_of_other_texts_are_refused(laptop_run, tmp_path):
-    from cardioembed.errors import UserError
-
-    folder, _, _ = laptop_run
-    usage = importlib.import_module("05_usage_example")
-    model = usage.load_model(folder / "03_model", device="cpu")
-    usage.CardiologySearch(model, ["Aspirin", "Statin"]).save(tmp_path / "v.safetensors")
-    assert usage.CardiologySearch.open(model, ["Aspirin", "Statin"], tmp_path / "v.safetensors").ask("Aspirin")
-    with pytest.raises(UserError, match="other texts or of another model"):
-        usage.CardiologySearch.open(model, ["Aspirin", "Heparin"], tmp_path / "v.safetensors")
-
-
 def test_two_runs_with_one_seed_train_the_same_bytes(tiny_bert, tmp_path):
     digests = []
     for name in ("first", "second"):

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from cardioembed.errors import UserError
 from cardioembed.records import sha256
 
+MODEL_FILE = "cardioembed.json"  # marks a folder that ``save_model`` wrote
 # Bases whose weights also come as a pip package: module, folder in it, hash of model.safetensors.
 PACKAGED = {
     "sentence-transformers/all-MiniLM-L6-v2": (

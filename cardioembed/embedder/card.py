@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +22,57 @@ model = SentenceTransformer("path/to/this/folder")"""
 _OURS = """from cardioembed.embedder.saving import load_model
 
 model = load_model("path/to/this/folder")"""
+_ENCODE = 'vectors = model.encode(["Severe aortic stenosis narrows the valve area."])'
 
 
-def model_card(embedder: Embedder, summary: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class Exported:
+    """What the card of an exported model, whose weights are whole, says otherwise.
+
+    Attributes:
+        opening: Python that encodes with it; None for that of a model folder.
+        note: What was done to the trained model and what it cost, in Markdown.
+        library: The hub's name of the library that opens it; None for that of a model folder.
+    """
+
+    note: str
+    opening: str | None = None
+    library: str | None = None
+
+
+def model_card(embedder: Embedder, summary: dict[str, Any], exported: Exported | None = None) -> str:
     """Markdown with Hugging Face metadata: what the model is, was trained on, scored, and is not for.
 
     Args:
         embedder: The trained one.
         summary: What stage 03 saves with the model.
+        exported: For a model that was exported.
     """
-    recipe, own = embedder.recipe, _only_opens_here(embedder)
+    recipe, own = embedder.recipe, _only_opens_here(embedder) and not (exported and exported.opening)
     base, best = summary["base_validation"], summary["best_validation"]
     scores = "\n".join(f"| {shown} | {base[key]:.4f} | {best[key]:.4f} |" for key, shown in _MEASURES.items())
     prompts = "\n".join(f"- `{name}`: `{text!r}`" for name, text in recipe.prompts.items()) or "none"
-    kind = "All weights of" if summary["fine_tuning"] == "full" else "A LoRA adapter on"
+    adapter = "A LoRA adapter merged into" if exported else "A LoRA adapter on"
+    kind = "All weights of" if summary["fine_tuning"] == "full" else adapter
     held = recipe.quantization if recipe.quantization != "none" else recipe.dtype
+    held = f"weights in {held}" if exported else f"base held\nin memory as {held}"
+    note = f"\n## Export\n\n{exported.note}\n" if exported else ""
+    opening = f"{_OURS if own else _PEER}\n\n{_ENCODE}"
     return f"""---
-{_metadata(embedder, summary)}
+{_metadata(embedder, summary, exported)}
 ---
 
 # A cardiology text-embedding model
 
 {kind} {_named_base(embedder)}, trained by contrast of textbook sentences with their paraphrases. Vectors have
-{embedder.dimension} dimensions and unit length; {recipe.pooling} pooling; at most {recipe.max_length} tokens; base held
-in memory as {held}.
+{embedder.dimension} dimensions and unit length; {recipe.pooling} pooling; at most {recipe.max_length} tokens; {held}.
 
 ```python
-{_OURS if own else _PEER}
-
-vectors = model.encode(["Severe aortic stenosis narrows the valve area."])
+{exported.opening if exported and exported.opening else opening}
 ```
 {_NO_PEER if own else ""}
 Prompts: {prompts}
-
+{note}
 ## Training
 
 {summary["triplets"]:,} triplets{f" from {summary['books']:,} books" if summary.get("books") else ""},
@@ -87,16 +106,19 @@ with this project's `load_model` only.
 """
 
 
-def _metadata(embedder: Embedder, summary: dict[str, Any]) -> str:
+def _metadata(embedder: Embedder, summary: dict[str, Any], exported: Exported | None) -> str:
     """The YAML header; a licence is not in it, since it depends on the base and on the training texts."""
-    full, own = summary["fine_tuning"] == "full", _only_opens_here(embedder)
-    tags = ["feature-extraction", "cardiology", *([] if own else ["sentence-transformers"])]
-    local = _is_local(embedder)
+    full = summary["fine_tuning"] == "full" or exported is not None
+    library = None if _only_opens_here(embedder) else "sentence-transformers"
+    if exported and exported.library:
+        library = exported.library
+    tags = ["feature-extraction", "cardiology", *([library] if library else [])]
+    local = is_local(embedder.base.name)
     return ModelCardData(
         base_model=None if local else embedder.base.name,
         base_model_relation=None if local else "finetune" if full else "adapter",
         language=summary.get("language"),
-        library_name=None if own else "sentence-transformers",
+        library_name=library,
         pipeline_tag="sentence-similarity",
         tags=[*tags, *([] if full else ["peft", "lora"])],
         model_name="Cardiology text-embedding model",
@@ -128,13 +150,14 @@ def _settings(summary: dict[str, Any]) -> str:
 
 
 def _named_base(embedder: Embedder) -> str:
-    if _is_local(embedder):  # the path says nothing to others, and more than it should
+    if is_local(embedder.base.name):  # the path says nothing to others, and more than it should
         return f"the local base `{Path(embedder.base.name).name}`"
     return f"`{embedder.base.name}`" + (f" at revision `{embedder.base.revision}`" if embedder.base.revision else "")
 
 
-def _is_local(embedder: Embedder) -> bool:
-    return Path(embedder.base.name).resolve() == embedder.base.folder
+def is_local(name: str) -> bool:
+    """Whether a base's name is of a folder, here or where it was trained, and not a hub id."""
+    return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1
 
 
 def _only_opens_here(embedder: Embedder) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,43 +14,30 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from cardioembed.distributed import processes, sum_over_processes
-from cardioembed.embedder.bases import Base, Traits, find_base, read_traits
+from cardioembed.embedder.bases import Base, find_base, read_traits
 from cardioembed.embedder.batching import length_sorted_chunks, own_share, pad
+from cardioembed.embedder.inputs import as_texts, token_ids
 from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
 from cardioembed.embedder.packing import VARLEN, pack, pool_packed
 from cardioembed.embedder.pooling import pool
+from cardioembed.embedder.precision import (
+    Precision,
+    check_dimensions,
+    check_precision,
+    comparable,
+    quantize,
+    refuse_non_finite,
+    truncate,
+)
+from cardioembed.embedder.recipe import Recipe, choose_recipe
 from cardioembed.errors import UserError
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that turns a text into a vector besides weights; it is saved with the model.
-
-    Attributes:
-        pooling: ``cls``, ``mean`` or ``lasttoken``.
-        max_length: Longest text in tokens.
-        prompts: Text put before a text, by prompt name.
-        anchor_prompt: Name of the prompt of anchors (queries) in symmetric pairs, None for none.
-        positive_prompt: Name of the prompt of positives (documents), None for none.
-        quantization: ``none``, ``int8`` or ``nf4``: how the base is held in memory.
-        dtype: Type of the base's other weights.
-        attn_implementation: As asked for at loading.
-        llm_int8_threshold: Of ``int8``, see ``load_base``.
-    """
-
-    pooling: str
-    max_length: int
-    prompts: dict[str, str] = field(default_factory=dict)
-    anchor_prompt: str | None = None
-    positive_prompt: str | None = None
-    quantization: str = "none"
-    dtype: str = "float32"
-    attn_implementation: str = "auto"
-    llm_int8_threshold: float = 6.0
 
 
 class Embedder:
     """A transformer, its tokenizer and its recipe.
+
+    Any number of threads may encode at once, and ``asyncio.to_thread(embedder.encode, texts)`` too; each gets the
+    vectors that it would get alone. Training and ``without_adapter`` change the model: nothing encodes beside them.
 
     Attributes:
         model: A transformers model, or a PEFT model around one.
@@ -81,6 +68,9 @@ class Embedder:
         self.load_base = load_base
         self.sharded = False
         self.identity = identity or f"{base.name}@{base.revision} {recipe}"
+        self._encoding = 0  # how many encode at this moment
+        self._was_training = False
+        self._mode_lock = threading.Lock()
 
     @property
     def dimension(self) -> int:
@@ -112,9 +102,7 @@ class Embedder:
             ``(ids, number of texts that were cut)``.
         """
         prompt = self.prompt_text(prompt_name)
-        batch = self.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.recipe.max_length)
-        cut = sum(bool(encoding.overflowing) for encoding in batch.encodings or ())
-        return batch["input_ids"], cut
+        return token_ids(self.tokenizer, [prompt + text for text in texts], self.recipe.max_length)
 
     def embed_tokens(self, sequences: list[list[int]]) -> Tensor:
         """Unit vectors of token sequences, shape (texts, dimension), float32, with gradients if they are on."""
@@ -131,51 +119,97 @@ class Embedder:
         texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
+        batch_size: int | None = None,
         chunk_tokens: int | None = None,
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        ranges: np.ndarray | None = None,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool = False,
-    ) -> np.ndarray:
+    ) -> np.ndarray | Tensor:
         """Encodes one text or many.
 
+        Texts longer than the recipe's ``max_length`` are cut. An empty text is encoded as the model does it: its prompt
+        and special tokens only.
+
         Args:
-            texts: A text, or any iterable of texts.
+            texts: A text, or texts in an order: a list, tuple, generator, numpy array of str, pandas Series, or column
+                of a ``datasets`` table.
             prompt_name: A prompt of the model to put before each text.
+            batch_size: Most texts that go through the model at once; None sets no limit beside ``chunk_tokens``.
             chunk_tokens: Most tokens (after padding) that go through the model at once; None takes 1,024 on a CPU,
                 where small chunks stay in its caches, and 16,384 elsewhere.
+            truncate_dim: Keeps so many of the first dimensions and brings them to unit length again; what that costs
+                in quality depends on whether the model was trained for it (``matryoshka_dims``).
+            precision: ``float32``, ``float16``, ``int8`` or ``binary``; see ``cardioembed.embedder.precision``.
+            ranges: For int8, see ``quantize``; None takes those of these texts, of which there must be two or more.
+            convert_to_tensor: Whether to return a tensor on the model's device rather than an array.
             show_progress_bar: Whether to show one.
 
         Returns:
-            Unit vectors, float32, shape (dimension,) for one text and (n, dimension) for many, in the given order.
+            Unit vectors, float32, shape (dimension,) for one text and (n, dimension) for many, in the given order;
+            other kinds and shapes with another precision.
 
         Raises:
-            UserError: Something in ``texts`` is not a text.
+            UserError: Something in ``texts`` is not a text or gives no token, an option is not possible, or a vector
+                is not finite.
         """
-        single = isinstance(texts, str)
-        listed = [texts] if single else list(texts)
-        for place, text in enumerate(listed):
-            if not isinstance(text, str):
-                raise UserError(f"texts[{place}] is a {type(text).__name__}, not a text")
+        dimensions = check_dimensions(truncate_dim, self.dimension)
+        check_precision(precision, ranges, dimensions)
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size: {batch_size} is not possible; give 1 or more, or None for no limit")
+        listed, single = as_texts(texts)
         vectors = np.zeros((len(listed), self.dimension), np.float32)
         if listed:
             sequences, _ = self.tokenize(listed, prompt_name)
+            self._refuse_tokenless(sequences)
             chunk_tokens = chunk_tokens or (1024 if self.device.type == "cpu" else 16_384)
-            self._encode_into(vectors, sequences, chunk_tokens, show_progress_bar)
-        return vectors[0] if single else vectors
+            chunks = length_sorted_chunks([len(sequence) for sequence in sequences], chunk_tokens)
+            most = batch_size or len(listed)
+            chunks = [chunk[low : low + most] for chunk in chunks for low in range(0, len(chunk), most)]
+            self._encode_into(vectors, sequences, chunks, show_progress_bar)
+            refuse_non_finite(vectors)
+        found = quantize(truncate(vectors, dimensions), precision, ranges)
+        found = found[0] if single else found
+        return torch.from_numpy(found).to(self.device) if convert_to_tensor else found
 
-    def _encode_into(self, vectors: np.ndarray, sequences: list[list[int]], chunk_tokens: int, progress: bool) -> None:
-        was_training = self.model.training
-        self.model.eval()
+    def _refuse_tokenless(self, sequences: list[list[int]]) -> None:
+        if not all(sequences):
+            raise UserError(
+                f"texts[{sequences.index([])}] gives no token: it is empty, and this model's tokenizer adds none of "
+                "its own. Leave it out, or give a prompt_name"
+            )
+
+    def _encode_into(
+        self, vectors: np.ndarray, sequences: list[list[int]], chunks: list[list[int]], progress: bool
+    ) -> None:
         with (
+            self._without_dropout(),
             torch.no_grad() if self.sharded else torch.inference_mode(),  # FSDP fills its tensors in place
             tqdm(total=len(sequences), desc="encode", unit="text", disable=not progress) as bar,
         ):
-            chunks = length_sorted_chunks([len(s) for s in sequences], chunk_tokens)
             for chunk, counts in own_share(chunks, even=self.sharded):
                 found = self.embed_tokens([sequences[i] for i in chunk])
                 if counts:
                     vectors[chunk] = found.cpu().numpy()
                     bar.update(len(chunk) * processes())
         sum_over_processes(torch.from_numpy(vectors))
-        self.model.train(was_training)
+
+    @contextmanager
+    def _without_dropout(self) -> Iterator[None]:
+        """The model in evaluation mode until the last of the threads that encode has ended."""
+        with self._mode_lock:
+            if not self._encoding:
+                self._was_training = self.model.training
+                self.model.eval()
+            self._encoding += 1
+        try:
+            yield
+        finally:
+            with self._mode_lock:
+                self._encoding -= 1
+                if not self._encoding:
+                    self.model.train(self._was_training)
 
     def encode_pairs(
         self, anchors: list[str], positives: list[str], *, show_progress_bar: bool = False
@@ -186,9 +220,27 @@ class Embedder:
             self.encode(positives, prompt_name=self.recipe.positive_prompt, show_progress_bar=show_progress_bar),
         )
 
-    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Cosine of every vector of ``first`` with every one of ``second``, shape (len(first), len(second))."""
-        return np.atleast_2d(first) @ np.atleast_2d(second).T
+    def similarity(self, first: Any, second: Any) -> np.ndarray | Tensor:
+        """Cosine of every vector of ``first`` with every one of ``second``, shape (len(first), len(second)).
+
+        Args:
+            first, second: float vectors, shape (dimension,) or (n, dimension); tensors give a tensor.
+
+        Raises:
+            UserError: int8 or binary vectors, or two numbers of dimensions.
+        """
+        first, second = comparable(first, second)
+        return first @ second.T
+
+    def similarity_pairwise(self, first: Any, second: Any) -> np.ndarray | Tensor:
+        """Cosine of each vector of ``first`` with its counterpart in ``second``, shape (n,).
+
+        Args and errors as in ``similarity``; there must be as many of the one as of the other.
+        """
+        first, second = comparable(first, second)
+        if len(first) != len(second):
+            raise UserError(f"similarity_pairwise: {len(first)} and {len(second)} vectors; pairs need as many of each")
+        return (first * second).sum(-1)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -239,35 +291,7 @@ def load_embedder(
         "attn_implementation": attn_implementation,
         "llm_int8_threshold": llm_int8_threshold,
     }
-    recipe = Recipe(**_recipe(traits, max_length, anchor_prompt, positive_prompt, found.name), **loading)
+    recipe = choose_recipe(traits, max_length, anchor_prompt, positive_prompt, found.name, loading)
     tokenizer = load_tokenizer(found, max_length, traits.causal and recipe.pooling == "lasttoken")
     model = load_base(found, max_length=max_length, trust_remote_code=trust_remote_code, device=where, **loading)
     return Embedder(model, tokenizer, recipe, found, where)
-
-
-def _recipe(traits: Traits, max_length: int, anchor: str | None, positive: str | None, name: str) -> dict[str, Any]:
-    if traits.causal and traits.pooling == "cls":
-        raise UserError(
-            f"model.pooling: cls is not usable with {name}: the first token of a language model sees no other; "
-            "choose lasttoken or mean"
-        )
-    prompts = dict(traits.prompts)
-    names: list[str | None] = []
-    for side, value, own in (
-        ("anchor", anchor, traits.pair_prompts[0]),
-        ("positive", positive, traits.pair_prompts[1]),
-    ):
-        if value == "auto":
-            names.append(own)
-        elif not value:
-            names.append(None)
-        else:
-            prompts[side] = value
-            names.append(side)
-    return {
-        "pooling": traits.pooling,
-        "max_length": max_length,
-        "prompts": prompts,
-        "anchor_prompt": names[0],
-        "positive_prompt": names[1],
-    }

@@ -26,4 +26,5 @@ def pool(hidden: Tensor, mask: Tensor, mode: str) -> Tensor:
         index = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)
     else:
         raise ValueError(f"pooling mode {mode!r} is unknown; choose cls, mean or lasttoken")
-    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+    rows = torch.arange(hidden.shape[0], device=hidden.device)  # len() would fix the number of texts in an export
+    return hidden[rows, index]

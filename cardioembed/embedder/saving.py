@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from cardioembed.embedder.adapters import load_adapter
-from cardioembed.embedder.bases import Base, find_base
+from cardioembed.embedder.bases import MODEL_FILE, Base, find_base
 from cardioembed.embedder.encoder import Embedder, Recipe, load_embedder
 from cardioembed.embedder.loading import choose_device, load_base, load_tokenizer
 from cardioembed.errors import UserError
@@ -23,7 +23,6 @@ PROBE_TEXTS = [
     "No thrombus was seen in the left atrial appendage.",
     "Bisoprolol",
 ]
-_CARD = "cardioembed.json"
 _POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -39,6 +38,18 @@ def save_model(embedder: Embedder, folder: Path, training: dict[str, Any]) -> No
         folder: Where to; written by the caller's atomic block.
         training: What the model was trained with, kept for the reader.
     """
+    save_sentence_transformers(embedder, folder)
+    card = {
+        "base": {"name": embedder.base.name, "revision": embedder.base.revision},
+        "recipe": asdict(embedder.recipe),
+        "training": training,
+        "probes": {"texts": PROBE_TEXTS, "vectors": embedder.encode(PROBE_TEXTS).tolist()},
+    }
+    _write(folder / MODEL_FILE, card)
+
+
+def save_sentence_transformers(embedder: Embedder, folder: Path) -> None:
+    """Writes weights, tokenizer and modules, all that sentence-transformers knows, into an empty folder."""
     embedder.model.save_pretrained(folder)
     _name_magnitudes(folder / "adapter_model.safetensors")
     embedder.tokenizer.save_pretrained(folder)
@@ -60,13 +71,6 @@ def save_model(embedder: Embedder, folder: Path, training: dict[str, Any]) -> No
         folder / "config_sentence_transformers.json",
         {"prompts": recipe.prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
-    card = {
-        "base": {"name": embedder.base.name, "revision": embedder.base.revision},
-        "recipe": asdict(recipe),
-        "training": training,
-        "probes": {"texts": PROBE_TEXTS, "vectors": embedder.encode(PROBE_TEXTS).tolist()},
-    }
-    _write(folder / _CARD, card)
 
 
 def _name_magnitudes(path: Path) -> None:
@@ -102,7 +106,8 @@ def load_model(
     Args:
         folder: ``runs/<name>/03_model``; a folder or hub id without ``cardioembed.json`` is opened as a plain base.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        base: Where the base is now, if it moved since training.
+        base: Where the base is now, if it moved since training. A model whose weights are whole opens without its
+            base, which is then looked for when ``without_adapter`` asks for it.
         trust_remote_code: Whether a base that needs code of its own may run it.
 
     Raises:
@@ -110,17 +115,16 @@ def load_model(
             with.
     """
     folder = Path(folder)
-    if not (folder / _CARD).is_file():
+    if not (folder / MODEL_FILE).is_file():
         return _load_plain(folder, device)
-    card = read_json(folder / _CARD)
+    card = read_json(folder / MODEL_FILE)
     try:
         recipe = Recipe(**card["recipe"])
         revision = card["base"]["revision"]
         name = base or card["base"]["name"] + (f"@{revision}" if revision else "")
         probes = card["probes"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / _CARD} lacks {error}; train the model again with stage 03") from None
-    found = find_base(name)
+        raise UserError(f"{folder / MODEL_FILE} lacks {error}; train the model again with stage 03") from None
     where = choose_device(device)
     load = partial(
         load_base,
@@ -131,20 +135,30 @@ def load_model(
     )
     here = Base(str(folder), None, folder, str(folder))
     if (folder / "adapter_config.json").is_file():
+        found = find_base(name)
         model, alone = load_adapter(load(found), folder), None
     else:
-        model, alone = load(here), partial(load, found)
+        found = _base_if_here(name, base or card["base"]["name"], revision, here)
+        model, alone = load(here), lambda: load(find_base(name))
     # The saved tokenizer appends its EOS already, so nothing is added to it.
     tokenizer = load_tokenizer(here, recipe.max_length, causal=False)
-    embedder = Embedder(model, tokenizer, recipe, found, where, sha256(folder / _CARD), alone)
+    embedder = Embedder(model, tokenizer, recipe, found, where, sha256(folder / MODEL_FILE), alone)
     _check_probes(embedder, probes, folder)
     return embedder
+
+
+def _base_if_here(wanted: str, name: str, revision: str | None, whole: Base) -> Base:
+    """The base of a whole model, which needs it for comparison only; where it is not, the model's own files."""
+    try:
+        return find_base(wanted, download=False)
+    except UserError:
+        return Base(name, revision, whole.folder, whole.reference)
 
 
 def _load_plain(folder: Path, device: str) -> Embedder:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(
-            f"{folder} is not a model folder: it has neither {_CARD} nor config.json. Give runs/<name>/03_model, "
+            f"{folder} is not a model folder: it has neither {MODEL_FILE} nor config.json. Give runs/<name>/03_model, "
             "a transformers folder or a hub id"
         )
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):

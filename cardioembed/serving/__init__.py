@@ -1,0 +1,1 @@
+"""A model behind HTTP: embeddings in OpenAI's shape, search, health and metrics."""
