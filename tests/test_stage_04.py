@@ -117,6 +117,15 @@ def test_a_comparison_has_the_base_of_each_adapted_model(compared):
     assert len(compared["comparison"]["separation_tests"]) == 3
 
 
+def test_a_base_that_is_given_is_measured_once(trained, tiny_bert):
+    folder, arguments = trained
+    quick = [part for name in ("efficiency", "bias", "robustness") for part in ("--set", f"evaluate.{name}=false")]
+    assert call(STAGES[3], [*arguments, *quick, "--models", folder, tiny_bert]) == 0
+    document = json.loads((folder / "04_comparison" / "metrics.json").read_text())
+    assert set(document["models"]) == {"run", tiny_bert.name}
+    assert document["comparison"]["base_of"] == {"run": tiny_bert.name}
+
+
 def test_a_model_that_cannot_be_measured_is_told_and_the_others_are_compared(compared):
     assert list(compared["comparison"]["failures"]) == ["model"]
 

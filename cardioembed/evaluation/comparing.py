@@ -77,7 +77,7 @@ def compare(
     about: dict[str, dict[str, Any]] = {}
     base_of: dict[str, str] = {}
     failures: dict[str, str] = {}
-    for spec in specs:
+    for spec in sorted(specs, key=lambda spec: spec.adapted):  # a base that is given serves its adapted models as well
         print(spec.label)
         try:
             _measure_with_base(spec, tasks, sampling, settings, results, about, base_of)
@@ -114,15 +114,15 @@ def _measure_with_base(
 ) -> None:
     """Adds a model and, if it is adapted and its base is not there yet, its base."""
     embedder = _open(spec, settings)
-    own = describe(embedder, adapted=spec.adapted)
     if spec.adapted:
-        label = _base_label(embedder, about)
-        if label not in results:
-            with embedder.without_adapter():
+        with embedder.without_adapter():
+            base = describe(embedder, adapted=False)
+            label = _base_label(embedder.base.name, base, about)
+            if label not in results:
                 results[label] = measure(embedder, tasks, sampling)
-            about[label] = describe(embedder, adapted=False)
-    results[spec.label] = measure(embedder, tasks, sampling)
-    about[spec.label] = own
+                about[label] = base
+    measured = measure(embedder, tasks, sampling)
+    about[spec.label], results[spec.label] = describe(embedder, adapted=spec.adapted), measured
     if spec.adapted:
         base_of[spec.label] = label
 
@@ -135,15 +135,14 @@ def _open(spec: Spec, settings: Settings) -> Embedder:
     return load_embedder(spec.place, device=settings.device, **{key: getattr(settings.model, key) for key in kept})
 
 
-def _base_label(embedder: Embedder, about: dict[str, dict[str, Any]]) -> str:
+def _base_label(name: str, base: dict[str, Any], about: dict[str, dict[str, Any]]) -> str:
     """The label of an adapted model's base; one that is measured already with the same recipe keeps its label."""
-    own = describe(embedder, adapted=False)
     for label, known in about.items():
-        if known == own:
+        if known == base:
             return label
-    name = Path(embedder.base.name).name
-    taken = sum(label.startswith(f"{name} (base") for label in about)
-    return f"{name} (base)" if not taken else f"{name} (base {taken + 1})"
+    short = Path(name).name
+    taken = sum(label.startswith(f"{short} (base") for label in about)
+    return f"{short} (base)" if not taken else f"{short} (base {taken + 1})"
 
 
 def _note_other_training(spec: Spec, training_sha256: str) -> None:

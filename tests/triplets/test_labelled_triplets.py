@@ -142,8 +142,24 @@ def test_documents_that_are_not_told_are_found_by_their_topic_words(tmp_path, kn
         assert (
             row["document"] == row["topic"] if int(row["id"].split("-")[1]) * 3 < known else "like " in row["document"]
         )
+    assert not read(tmp_path / "run/02_removed.jsonl")  # together from the start, so nothing had to go
     warnings = json.loads((tmp_path / "run/02_statistics.json").read_text())["warnings"]
     assert any("do not say which document they are from" in warning for warning in warnings)
+
+
+def test_what_may_be_of_a_held_out_document_is_left_out_of_training(tmp_path):
+    rows = passages(told=False)
+    shared = [row for row in rows if row["label"] == "neurology"][::6]
+    for row in rows:  # a second topic, so that the word below is not among the two that make one document
+        row["text"] += f" Twice {row['topic']}ish is {row['topic']}ish."
+    for row in shared:
+        row["text"] += " Gliosis."
+    splits = prepare(tmp_path, rows)
+    keys = {row["id"] for row in shared}
+    (home,) = [split for split in SPLITS if used(splits[split]) & keys]
+    removed = read(tmp_path / "run/02_removed.jsonl")
+    assert {(row["reason"], row["shared"]) for row in removed} == {(f"topic_in_{home}", "gliosis")}
+    assert {row["row"]["id"] for row in removed} == keys - used(splits[home])
 
 
 def test_topic_words_are_frequent_inside_and_rare_outside():

@@ -58,6 +58,8 @@ def show(options: Options) -> None:
     alt = f"{method} map of {len(texts)} texts by their vectors {side} training; the list below opens any of them"
     show_scatter(drawn, f"space-{method}-{dims}-{side}", alt, chosen_key=chosen_key)
     st.caption(_how_to_read(method, query))
+    if dims == 3:
+        st.caption("Streamlit reports no clicks on 3-D points: open a text from the list, or switch to 2-D.")
     place = choose_text(texts, offered, chosen_key)
     if asked:
         st.subheader("Nearest to the query")
