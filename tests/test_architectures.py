@@ -283,7 +283,7 @@ def settings_of(architecture, base, run_dir, *more):
         f"run_dir={run_dir}", f"model.base={base}", "device=cpu", "model.quantization=none",
         "model.max_length=64", "train.per_device_train_batch_size=4", "train.learning_rate=1e-2",
         "train.max_steps=2", "train.report_to=[]", "model.lora.r=2", "evaluate.bootstrap_resamples=100",
-        f"evaluate.concept_pairs={run_dir}/concepts.jsonl", *more,
+        f"evaluate.concept_pairs={run_dir}/concepts.jsonl", "evaluate.bias=false", "evaluate.efficiency=false", *more,
     ]  # fmt: skip
     return load_settings(config, changes)
 

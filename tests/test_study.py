@@ -89,7 +89,7 @@ def test_mistakes_are_told_before_anything_runs(change, message, tmp_path, capsy
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["study.yaml", "study_laptop.yaml"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "configs").glob("study*.yaml")))
 def test_shipped_studies_are_valid(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     study, settings = load_study(ROOT / "configs" / name)

@@ -94,13 +94,16 @@ def build_tasks(
 
 
 def measure(embedder: Embedder, tasks: list[Task], sampling: Sampling) -> dict[str, Measured]:
-    """One model on all tasks, by task name."""
+    """One model on all tasks, by task name; a task that its texts are too few for is left out, and told."""
     from cardioembed.evaluation.remembering import RememberingEmbedder  # imports torch
 
     found, remembering = {}, RememberingEmbedder(embedder)
     for task in tasks:
         started = time.monotonic()
         # What is timed is not remembered.
-        found[task.name] = task.measure(embedder if isinstance(task, Efficiency) else remembering, sampling)
-        print(f"  {task.title}: {time.monotonic() - started:.1f} s", flush=True)
+        measured = task.measure(embedder if isinstance(task, Efficiency) else remembering, sampling)
+        if measured.estimates:
+            found[task.name] = measured
+        told = f"{time.monotonic() - started:.1f} s" if measured.estimates else "not measured, too few texts"
+        print(f"  {task.title}: {told}", flush=True)
     return found

@@ -153,6 +153,9 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_says_what_to_change(tiny_be
     before = digest(broken)
     with torch.no_grad():
         broken.embedder.model.get_base_model().embeddings.word_embeddings.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"vectors of this model are not finite"):
+        broken.train()
+    broken.validate = lambda: {"accuracy@1": 0.0, "mrr": 0.0}  # encoding would stop it before the first step
     with pytest.raises(UserError, match=r"step 1: the loss is nan.*Lower train\.learning_rate"):
         broken.train()
     assert digest(broken) == before

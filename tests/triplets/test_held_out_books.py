@@ -11,7 +11,7 @@ from stages import ROOT, STAGE_01, STAGE_02, rows, sets
 from stages import succeed as succeed_as_command
 
 from cardioembed import stage
-from cardioembed.config import Settings
+from cardioembed.config import FOR_LABELS, Settings
 from cardioembed.errors import UserError
 from cardioembed.records import normalise
 from cardioembed.triplets.building import build_triplets
@@ -294,7 +294,8 @@ def test_one_group_is_too_little_to_search_among(merged):
     first = next(row["sentence_id"] for row in pairs if row["source"] == "leaflet")
     some = [row for row in pairs if row["source"] != "leaflet" or row["sentence_id"] == first]
     split = {"train": 0.6, "validation": 0.2, "test": 0.2, "held_out_books": ["leaflet"]}
-    settings = Settings(prepare={"split": split, "decontaminate": [], "min_distance": 3}).prepare.model_dump()
+    prepare = Settings(prepare={"split": split, "decontaminate": [], "min_distance": 3}).prepare
+    settings = prepare.model_dump(exclude=FOR_LABELS)
     with pytest.raises(UserError, match="the pairs of leaflet are one group, and retrieval needs 2 or more"):
         build_triplets(sentences, some, **settings, seed=1)
     assert len(build_triplets(sentences, pairs, **settings, seed=1).splits["held_out_books"]) == 4

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cardioembed.distributed import processes, sum_over_processes
 from cardioembed.evaluation.statistics import Estimate, Sampling, bootstrap_means, bootstrap_statistic
 from cardioembed.evaluation.tasks.base import Measured
 
@@ -96,9 +97,16 @@ def time_batches(embedder: Embedder, texts: list[str], tokens: np.ndarray, size:
         for start in range(0, len(texts), size):
             batch = slice(start, start + size)
             rows.append((len(texts[batch]), tokens[batch].sum(), _seconds(embedder, texts[batch])))
-        if time.perf_counter() - began > PASS_SECONDS:
+        if _spent(began) > PASS_SECONDS:
             break
     return np.array(rows, float)
+
+
+def _spent(began: float) -> float:
+    """Seconds since, in the mean over processes: all of them encode together, so all must go on or stop alike."""
+    import torch
+
+    return float(sum_over_processes(torch.tensor(time.perf_counter() - began))) / processes()
 
 
 def _seconds(embedder: Embedder, texts: list[str]) -> float:
