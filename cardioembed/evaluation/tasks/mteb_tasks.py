@@ -155,8 +155,10 @@ def _find(name: str) -> LoadedTask:
     try:
         task = mteb.get_task(task_name)
     except KeyError:
-        known = [kind.metadata.name for kind in vars(mteb.tasks).values() if hasattr(kind, "metadata")]
-        close = difflib.get_close_matches(task_name, known, cutoff=0.5) or ["see mteb.get_tasks()"]
+        names = [kind.metadata.name for kind in vars(mteb.tasks).values() if hasattr(kind, "metadata")]
+        known = {name.lower(): name for name in names}
+        near = difflib.get_close_matches(task_name.lower(), known, cutoff=0.5)
+        close = [known[name] for name in near] or ["see mteb.get_tasks()"]
         raise UserError(f"evaluate.mteb: mteb has no task {task_name!r}; closest: {', '.join(close)}") from None
     if subset and subset not in task.hf_subsets:
         allowed = ", ".join(task.hf_subsets)
