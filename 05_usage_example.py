@@ -1,6 +1,6 @@
 """Stage 05: a guided tour of a trained model, and the import for notebooks.
 
-reads   03_model/ and 01_sentences.jsonl, which it searches
+reads   03_model/, and 01_sentences.jsonl (or 02_labelled_test.jsonl), which it searches
 writes  05_vectors.safetensors   vectors of the first sentences, saved and opened again
         05_index/                a search index of them, which knows its model
 
@@ -100,7 +100,9 @@ def search(
 def main(settings: Settings) -> None:
     run = stage.Stage("05", settings)
     (model_path,) = run.requires("03", "03_model")
-    (sentences_path,) = run.requires("01", "01_sentences.jsonl")
+    # A run on labelled passages has no books.
+    source = ("02", "02_labelled_test.jsonl") if settings.prepare.labelled else ("01", "01_sentences.jsonl")
+    (sentences_path,) = run.requires(*source)
     rows = read_jsonl(sentences_path, texts=("text",))[:MOST_SENTENCES]
 
     print("\n1. Load")
