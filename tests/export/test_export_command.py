@@ -189,7 +189,7 @@ def test_stray_options_are_refused(stray, tmp_path):
 
 def test_help_and_mistakes_come_without_torch():
     code = (
-        "import sys; from cardioembed.export.__main__ import main; assert main(['/none', '--out', '/tmp/x']) == 2; "
+        "import sys; from cardioembed.export.__main__ import main; assert main(['/none', '--out', '/none/x']) == 2; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
