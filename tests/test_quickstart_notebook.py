@@ -3,6 +3,7 @@
 import shutil
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 from texts import ROOT
 
@@ -11,6 +12,12 @@ from cardioembed.embedder.encoder import load_embedder
 from cardioembed.embedder.saving import save_model
 
 NOTEBOOK = "examples/quickstart.ipynb"
+
+
+@pytest.fixture(autouse=True)
+def notebook_backend(monkeypatch):
+    """Streamlit, where a test before imported it, sets matplotlib's backend for this process and its children."""
+    monkeypatch.delenv("MPLBACKEND", raising=False)
 
 
 def execute(clone, cells=None):

@@ -84,5 +84,8 @@ def test_search_refuses_vectors_of_other_texts(toured):
         usage.search(model, "ECG", ["Aspirin"], vectors)
     with pytest.raises(UserError, match="0 texts and 0 vectors"):
         usage.search(model, "ECG", [])
-    hits = usage.search(model, "Statin", ["Aspirin", "Statin"], vectors, top_k=1)
+    # Vectors of the query itself: an untrained model's nearest text is otherwise anybody's guess.
+    vectors[1] = model.encode("ECG", prompt_name=model.recipe.anchor_prompt)
+    hits = usage.search(model, "ECG", ["Aspirin", "Statin"], vectors, top_k=1)
     assert [(hit.index, hit.text) for hit in hits] == [(1, "Statin")]
+    assert hits[0].score == pytest.approx(1, abs=1e-5)
