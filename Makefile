@@ -21,7 +21,7 @@ explore: $(VENV)/.ready
 	$(RUN) -m cardioembed.explorer --run runs/laptop
 
 test: $(VENV)/.ready-test
-	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff check .

@@ -28,6 +28,13 @@ from transformers import (
 # Models this small lose more to handing work between threads than they gain.
 torch.set_num_threads(1)
 
+# Files that run whole stages; started first, they leave no process waiting for another at the end.
+LONG = ("test_stages.py", "test_processes.py", "test_study.py", "test_real_data.py", "test_explorer_browser.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

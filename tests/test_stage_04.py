@@ -25,7 +25,7 @@ def trained(tiny_bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stage-04")
     arguments = small(
         tiny_bert, folder, train__max_steps=2, train__learning_rate="1e-2", model__max_length=64, seed=7,
-        evaluate__robustness="true", evaluate__efficiency="true",
+        evaluate__robustness="true", evaluate__bias="true", evaluate__efficiency="true",
     )  # fmt: skip
     for name in STAGES[:3]:
         assert call(name, arguments) == 0

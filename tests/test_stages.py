@@ -49,7 +49,8 @@ def small(base, folder, **more):
     values = {
         "run_dir": folder / "run", "merge__books": data / "books", "merge__paraphrases": data / "*.jsonl",
         "prepare__min_distance": 5, "model__base": base, "train__per_device_train_batch_size": 16,
-        "train__chunk_tokens": 512, "evaluate__bootstrap_resamples": 200, **more,
+        "train__chunk_tokens": 512, "evaluate__bootstrap_resamples": 200, "evaluate__robustness": "false",
+        "evaluate__bias": "false", "evaluate__efficiency": "false", **more,
     }  # fmt: skip
     return ["--config", ROOT / "configs/laptop.yaml", *sets(**values)]
 
@@ -82,7 +83,10 @@ def laptop_run(tmp_path_factory):
         {"sentence1": "Severe aortic stenosis", "sentence2": "Broken ankle", "score": 0},
     ]
     sts.write_text("\n".join(map(json.dumps, rows)))
-    arguments = small(MINILM, folder, train__max_steps=4, train__eval_steps=2, evaluate__sts=sts)
+    arguments = small(
+        MINILM, folder, train__max_steps=4, train__eval_steps=2, evaluate__sts=sts,
+        evaluate__robustness="true", evaluate__bias="true", evaluate__efficiency="true",
+    )  # fmt: skip
     return folder / "run", arguments, all_stages(arguments)
 
 

@@ -9,10 +9,7 @@ from test_stages import small
 
 from cardioembed.study import ROOT, load_study, main
 
-QUICK = {
-    "train.max_steps": 2, "train.learning_rate": 1e-2, "model.max_length": 64, "evaluate.efficiency": False,
-    "evaluate.bias": False, "evaluate.robustness": False, "evaluate.bootstrap_resamples": 200,
-}  # fmt: skip
+QUICK = {"train.max_steps": 2, "train.learning_rate": 1e-2, "model.max_length": 64}
 
 
 @pytest.fixture(scope="module")

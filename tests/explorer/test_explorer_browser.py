@@ -41,9 +41,8 @@ def run_dir(tiny_bert, tmp_path_factory, needed):
     """A trained and evaluated run."""
     folder = tmp_path_factory.mktemp("explored")
     arguments = small(
-        tiny_bert, folder, train__max_steps=2, train__learning_rate="1e-2", model__max_length=64,
-        evaluate__efficiency="false", evaluate__robustness="false", evaluate__bias="false", evaluate__mteb="[]",
-    )  # fmt: skip
+        tiny_bert, folder, train__max_steps=2, train__learning_rate="1e-2", model__max_length=64, evaluate__mteb="[]"
+    )
     for name in STAGES:
         module = importlib.import_module(name)
         options = getattr(module, "add_options", None)

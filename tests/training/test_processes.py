@@ -150,7 +150,7 @@ def test_processes_encode_what_one_process_encodes(tiny_bert, tmp_path):
 
 def test_stages_run_under_torchrun_and_one_process_writes(tiny_qwen2, tmp_path):
     arguments = list(map(str, small(tiny_qwen2, tmp_path, train__max_steps="4", prepare__negatives="mined",
-                                    prepare__mined__model=tiny_qwen2)))  # fmt: skip
+                                    prepare__mined__model=tiny_qwen2, evaluate__efficiency="true")))  # fmt: skip
     assert run("01_merge_paraphrases.py", *arguments).returncode == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
