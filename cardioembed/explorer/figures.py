@@ -6,7 +6,7 @@ import html
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,12 @@ class Scatter:
     Attributes:
         figure: The figure.
         places: For each trace the texts whose points it has; shorter than the traces, for marks come last.
+        size: Of a point, in pixels.
     """
 
     figure: go.Figure
     places: list[np.ndarray]
+    size: int
 
     def place(self, curve: int, point: int) -> int | None:
         """The text of a point of a trace; None for a mark."""
@@ -67,7 +69,6 @@ def scatter(
     texts: Sequence[str],
     labels: Sequence[str],
     *,
-    marks: Sequence[Mark] = (),
     axis_names: Sequence[str] = (),
     ranges: Sequence[tuple[float, float]] | None = None,
     height: int = 560,
@@ -78,7 +79,6 @@ def scatter(
         points: Shape (n, 2) or (n, 3).
         texts: Shown on hover.
         labels: One a text; the rarest beyond 24 are shown as others.
-        marks: Drawn above them.
         axis_names: Of each axis.
         ranges: Of each axis; None fits them.
         height: In pixels.
@@ -93,11 +93,19 @@ def scatter(
         places.append(chosen)
         marker = {**look(number), "size": size if points.shape[1] == 2 else max(3, size - 3)}
         figure.add_trace(_trace(points[chosen], hover[chosen], label, marker, 0.75 if len(texts) <= _MANY else 0.5))
-    for mark in marks:
-        marker = {"color": mark.colour, "symbol": mark.symbol, "size": size + 7, "line": {"width": 2}}
-        figure.add_trace(_trace(mark.points, hover_texts(mark.texts), mark.name, marker, 1.0))
     _lay_out(figure, points.shape[1], axis_names, ranges, height)
-    return Scatter(figure, places)
+    return Scatter(figure, places, size)
+
+
+def with_marks(drawn: Scatter, marks: Sequence[Mark]) -> Scatter:
+    """The scatter with marks above its points; the given one stays as it is."""
+    if not marks:
+        return drawn
+    figure = go.Figure(drawn.figure)
+    for mark in marks:
+        marker = {"color": mark.colour, "symbol": mark.symbol, "size": drawn.size + 7, "line": {"width": 2}}
+        figure.add_trace(_trace(mark.points, hover_texts(mark.texts), mark.name, marker, 1.0))
+    return replace(drawn, figure=figure.update_layout(showlegend=True))
 
 
 def _trace(points: np.ndarray, hover: Sequence[str], name: str, marker: dict[str, Any], opacity: float) -> Any:
@@ -172,12 +180,14 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def with_arrows(figure: go.Figure, tails: np.ndarray, heads: np.ndarray) -> None:
-    """Adds lines from where texts were to where they are, each of shape (n, 2)."""
+def with_arrows(drawn: Scatter, tails: np.ndarray, heads: np.ndarray) -> Scatter:
+    """The scatter with lines from where texts were to where they are, each of shape (n, 2)."""
     gaps = np.full(len(tails), np.nan, np.float32)
     x, y = (np.stack([tails[:, i], heads[:, i], gaps], axis=1).ravel() for i in (0, 1))
     line = {"color": ORANGE, "width": 1.5}
+    figure = go.Figure(drawn.figure)
     figure.add_trace(go.Scattergl(x=x, y=y, mode="lines", line=line, name="moved from", hoverinfo="skip"))
+    return replace(drawn, figure=figure.update_layout(showlegend=True))
 
 
 def shared_ranges(*points: np.ndarray) -> list[tuple[float, float]]:

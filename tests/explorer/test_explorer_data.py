@@ -160,7 +160,9 @@ def test_points_of_a_figure_lead_back_to_their_texts():
     points = np.arange(12, dtype=np.float32).reshape(6, 2)
     labels = list("babacc")
     mark = figures.Mark("query", points[:1], ["q"], "x", "#000")
-    drawn = figures.scatter(points, SENTENCES, labels, marks=[mark])
+    plain = figures.scatter(points, SENTENCES, labels)
+    drawn = figures.with_marks(plain, [mark])
+    assert len(plain.figure.data) == len(drawn.figure.data) - 1
     for curve, label in enumerate("abc"):
         for point in range(2):
             place = drawn.place(curve, point)

@@ -16,6 +16,7 @@ from cardioembed.explorer.views.shared import (
     choose_text,
     choose_texts,
     remembered,
+    scatter_of,
     show_scatter,
     show_text,
 )
@@ -53,14 +54,14 @@ def show(options: Options) -> None:
 
 
 def _show_maps(texts: Texts, maps: AlignedMaps, colour: str, most: np.ndarray, key: str, chosen_key: str) -> None:
-    ranges = figures.shared_ranges(maps.before, maps.after)
+    ranges = tuple(figures.shared_ranges(maps.before, maps.after))
     arrows = st.toggle(f"Show where the {len(most)} texts that moved most came from", key=remembered("arrows"))
     for column, title, points in zip(
         st.columns(2), ("Before training (base)", "After training (adapted)"), (maps.before, maps.after), strict=True
     ):
-        drawn = figures.scatter(points, texts.texts, texts.columns[colour], ranges=ranges, height=480)
+        drawn = scatter_of(points, texts, colour, ranges=ranges, height=480)
         if arrows and points is maps.after:
-            figures.with_arrows(drawn.figure, maps.before[most], maps.after[most])
+            drawn = figures.with_arrows(drawn, maps.before[most], maps.after[most])
         with column:
             st.markdown(f"**{title}**")
             show_scatter(drawn, f"compare-{title[:5]}-{key}", f"{title}: {len(texts)} texts", chosen_key=chosen_key)

@@ -11,10 +11,11 @@ import streamlit as st
 
 from cardioembed.explorer import markup
 from cardioembed.explorer.data import DEFAULT_LIMIT, LIMITS, SEED, Texts, choices, load_texts
-from cardioembed.explorer.figures import Scatter, shortened
+from cardioembed.explorer.figures import Scatter, scatter, shortened
 from cardioembed.explorer.neighbours import Neighbour, compare_neighbours, nearest
 from cardioembed.explorer.options import Options
 from cardioembed.explorer.vectors import Models, Vectors, load_vectors
+from cardioembed.records import text_id
 
 NEIGHBOURS = 10
 _MOST_LISTED = 2_000  # texts in a list to choose from; more would make the page slow
@@ -112,6 +113,24 @@ def with_progress(label: str, work: Callable[[Callable[[float], None]], Found]) 
         return work(lambda share: bar.progress(share, text=label) and None)
     finally:
         bar.empty()
+
+
+def _identity(texts: Texts) -> tuple[str, ...]:
+    return texts.digest, *(text_id(name, *values) for name, values in texts.columns.items())
+
+
+# Wrapping the hover of 50,000 texts takes seconds, and every click runs a page anew.
+@st.cache_resource(max_entries=4, show_spinner=False, hash_funcs={Texts: _identity})
+def scatter_of(
+    points: np.ndarray,
+    texts: Texts,
+    colour: str,
+    axis_names: tuple[str, ...] = (),
+    ranges: tuple[tuple[float, float], ...] | None = None,
+    height: int = 560,
+) -> Scatter:
+    """``figures.scatter`` of texts by one of their columns, made once."""
+    return scatter(points, texts.texts, texts.columns[colour], axis_names=axis_names, ranges=ranges, height=height)
 
 
 def show_scatter(found: Scatter, key: str, alt: str, *, chosen_key: str) -> None:

@@ -18,6 +18,7 @@ from cardioembed.explorer.views.shared import (
     encode_query,
     neighbours_of,
     remembered,
+    scatter_of,
     show_neighbours,
     show_scatter,
     show_text,
@@ -52,9 +53,7 @@ def show(options: Options) -> None:
     marks = _query_mark(found, vectors, asked, side, query)
     if with_neighbours and (place := st.session_state.get(chosen_key)) is not None:
         marks = [*_neighbour_marks(texts, vectors, found, side, place), *marks]
-    drawn = figures.scatter(
-        found.points, texts.texts, texts.columns[colour], marks=marks, axis_names=_axis_names(found)
-    )
+    drawn = figures.with_marks(scatter_of(found.points, texts, colour, _axis_names(found)), marks)
     alt = f"{method} map of {len(texts)} texts by their vectors {side} training; the list below opens any of them"
     show_scatter(drawn, f"space-{method}-{dims}-{side}", alt, chosen_key=chosen_key)
     st.caption(_how_to_read(method, query))
@@ -109,10 +108,10 @@ def _neighbour_marks(texts: Texts, vectors: Vectors, found: Map, side: str, plac
     ]
 
 
-def _axis_names(found: Map) -> list[str]:
+def _axis_names(found: Map) -> tuple[str, ...]:
     if not found.axes:
-        return []
-    return [f"axis {n}: {share:.1%} of the variance" for n, share in enumerate(found.axes.explained, 1)]
+        return ()
+    return tuple(f"axis {n}: {share:.1%} of the variance" for n, share in enumerate(found.axes.explained, 1))
 
 
 def _how_to_read(method: str, query: str) -> str:
