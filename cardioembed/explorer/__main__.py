@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from streamlit.web import cli
 
+    # The pages run in this process: what the first one imports is there before anybody waits for it.
+    import_module("cardioembed.explorer.views.metrics")
+    import_module("cardioembed.explorer.figures")
     return cli.main(streamlit_arguments(parsed), prog_name="streamlit", standalone_mode=False) or 0
 
 
