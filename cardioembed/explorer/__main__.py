@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from streamlit.web import cli
 
-    # The pages run in this process: what the first one imports is there before anybody waits for it.
-    import_module("cardioembed.explorer.views.metrics")
-    import_module("cardioembed.explorer.figures")
+    # The pages run in this process: what the first one needs is there before anybody waits for it.
+    for name in ("cardioembed.explorer.views.metrics", "cardioembed.explorer.figures", "scipy.stats"):
+        import_module(name)
     return cli.main(streamlit_arguments(parsed), prog_name="streamlit", standalone_mode=False) or 0
 
 
