@@ -7,7 +7,8 @@ logistic``). All weights train. Probes are short: their point is what to try nex
 
 example python 01_merge_paraphrases.py --config configs/laptop.yaml --set run_dir=runs/clinical_text \\
             --set 'merge.books=[data/sample/books, data/sample/clinical/books]' \\
-            --set 'merge.paraphrases=[data/sample/paraphrases/*.jsonl, data/sample/clinical/paraphrases/*.jsonl]'
+            --set 'merge.paraphrases=[data/sample/paraphrases/*.jsonl, data/sample/clinical/paraphrases/*.jsonl,
+            data/sample/phrases/paraphrases.jsonl]' --set merge.min_characters=6
         python -m bench.quality.probe --name logistic --log bench/quality/log.jsonl --hard logistic --epochs 1
 """
 
@@ -40,6 +41,7 @@ METRICS = {
     "counterfactual_triples": "accuracy", "generalisation_confusable": "accuracy@1", "beir_queries": "ndcg@10",
     "concept_separation": "separation",
 }  # fmt: skip
+KINDS = ("sentences", "phrases")
 CHUNK_TOKENS = 1024
 
 
@@ -69,7 +71,7 @@ class Step:
 def main(options: argparse.Namespace) -> None:
     settings = load_settings(CONFIG)
     embedder = load_embedder(settings.model.base, max_length=128, device="cpu")
-    quads = read_quads(options.run, options.share, options.seed)
+    quads = read_quads(options)
     base = {name: weight.clone() for name, weight in embedder.model.state_dict().items()}
     started = time.monotonic()
     loss, tokens = train(embedder, quads, options)
@@ -92,18 +94,18 @@ def main(options: argparse.Namespace) -> None:
         print(row)
 
 
-def read_quads(run: Path, share: float, seed: int) -> list[Quad]:
+def read_quads(options: argparse.Namespace) -> list[Quad]:
     """The run's statements that have a written counterfactual; a seeded share of them, in the order of the books."""
     wordings: dict[str, list[str]] = {}
-    for row in read_jsonl(run / "01_merged_paraphrases.jsonl"):
+    for row in read_jsonl(options.run / "01_merged_paraphrases.jsonl"):
         wordings.setdefault(row["original"], [row["original"]]).append(row["paraphrase"])
     rows = [row for path in sorted(SAMPLE.rglob("counterfactuals.jsonl")) for row in read_jsonl(path)]
     quads = [
         Quad(wordings[row["original"]], [row["counterfactual"], row["paraphrase"]])
         for row in rows
-        if row["original"] in wordings
+        if row["original"] in wordings and options.texts in ("all", KINDS[row["source"].startswith("phrases_")])
     ]
-    chosen = np.random.default_rng(seed).permutation(len(quads))[: round(share * len(quads))]
+    chosen = np.random.default_rng(options.seed).permutation(len(quads))[: round(options.share * len(quads))]
     return [quads[i] for i in sorted(chosen)]
 
 
@@ -222,6 +224,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--batch", type=int, default=16, help="quads a step")
     parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--texts", choices=("all", *KINDS), default="all")
     parser.add_argument("--share", type=float, default=1.0, help="of the quads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--interpolate", type=float, nargs="+", default=[1.0], help="1: tuned weights, 0: the base's")
