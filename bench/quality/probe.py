@@ -204,7 +204,7 @@ def development(embedder: Embedder, options: argparse.Namespace) -> dict[str, ob
     measured = measure(embedder, tasks, Sampling(100, 0))
     found: dict[str, object] = {}
     for name, one in measured.items():
-        metric = METRICS.get(name) or ("spearman" if name.startswith("sts_") else "mrr")
+        metric = METRICS.get(name) or ("spearman_cosine" if name.startswith("sts_") else "mrr")
         found[f"{name} {metric}"] = round(one.estimates[metric].value, 4)
     slices = measured["counterfactual_triples"].slices
     return found | {"by category": {name: round(part["accuracy"].value, 3) for name, part in slices.items()}}
