@@ -85,6 +85,7 @@ def main(options: argparse.Namespace) -> None:
         embedder.model.load_state_dict(mixed, strict=False)
         found = development(embedder, options)
         given = {key: value for key, value in vars(options).items() if key not in ("log", "run", "name")}
+        given |= {key: [Path(path).name for path in given[key]] for key in ("sts", "beir")}
         row = {
             "name": options.name, "interpolation": share, **found, "loss": round(loss, 4), "quads": len(quads),
             "tokens": tokens, "seconds": seconds, "settings": given,
