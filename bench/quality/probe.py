@@ -30,6 +30,7 @@ from cardioembed.config import load_settings
 from cardioembed.embedder.adapters import train_everything
 from cardioembed.embedder.batching import length_sorted_chunks
 from cardioembed.embedder.encoder import Embedder, load_embedder
+from cardioembed.errors import UserError
 from cardioembed.evaluation.statistics import Sampling
 from cardioembed.evaluation.suite import build_tasks, measure
 from cardioembed.records import read_jsonl
@@ -107,6 +108,8 @@ def read_quads(options: argparse.Namespace) -> list[Quad]:
         if row["original"] in wordings and options.texts in ("all", KINDS[row["source"].startswith("phrases_")])
     ]
     chosen = np.random.default_rng(options.seed).permutation(len(quads))[: round(options.share * len(quads))]
+    if len(chosen) < options.batch:
+        raise UserError(f"--share {options.share:g}: {len(chosen)} statements do not fill a --batch of {options.batch}")
     return [quads[i] for i in sorted(chosen)]
 
 
@@ -235,4 +238,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    try:
+        main(parse(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
