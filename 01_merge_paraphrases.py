@@ -27,7 +27,7 @@ from cardioembed.errors import UserError
 from cardioembed.parallel import usable_cores
 from cardioembed.paraphrases.cosine import refuse_by_cosine
 from cardioembed.paraphrases.generation.run import Generator, GeneratorCounts, run_generators
-from cardioembed.paraphrases.merging import Merged, find_paraphrase_files, merge_paraphrases
+from cardioembed.paraphrases.merging import Merged, find_paraphrase_files, find_trusted_files, merge_paraphrases
 from cardioembed.paraphrases.report import write_rejection_report
 from cardioembed.records import write_json, write_jsonl
 
@@ -42,6 +42,7 @@ def main(settings: Settings) -> None:
     # 1. Books to unique sentences; the paraphrase files are looked for before the long work.
     books = find_books(merge.books)
     files = find_paraphrase_files(merge.paraphrases)
+    trusted = find_trusted_files(merge.trusted, files)
     run.inputs += [*books, *files]
     corpus = build_corpus(
         books,
@@ -72,6 +73,7 @@ def main(settings: Settings) -> None:
         corpus.sentences,
         aliases=corpus.aliases,
         min_relevance=merge.passages.min_relevance,
+        trusted=trusted,
         num_proc=num_proc,
         **merge.model_dump(include=GATES),
     )

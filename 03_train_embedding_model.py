@@ -56,14 +56,14 @@ def main(settings: Settings) -> None:
     need, cached = memory_need(settings, rows)
     plan = replace(plan, gradient_cache=cached)
     print(f"  {need.describe()}; gradient_cache: {str(cached).lower()}")
-    model = settings.model.model_dump(exclude={"base", "lora", "fine_tuning"})
+    model = settings.model.model_dump(exclude={"base", "lora", "fine_tuning", "frozen_layers"})
     device = "cpu" if settings.train.fsdp else settings.device  # a sharded base moves layer by layer
     embedder = load_embedder(settings.model.base, device=device, **model)
     check_objective(plan, rows, embedder.dimension)
     base_probes = embedder.encode(PROBE_TEXTS)
     torch.manual_seed(settings.seed)
     if settings.model.fine_tuning == "full":
-        train_everything(embedder.model)
+        train_everything(embedder.model, settings.model.frozen_layers)
     else:
         lora, base = settings.model.lora.model_dump(), embedder.base
         embedder.model = attach_lora(embedder.model, **lora, base_reference=base.reference, revision=base.revision)

@@ -1,4 +1,5 @@
 # make demo   set up .venv and run stages 01-05 on the shipped sample
+# make clinical   the same stages with the recipe that learns negations, sides and numbers; half an hour
 # make test   set up .venv and run the tests
 # make explore   open the demo's run in the explorer
 # make lint   ruff
@@ -7,7 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 CONFIG := configs/laptop.yaml
 
-.PHONY: demo test lint explore clean
+.PHONY: demo clinical test lint explore clean
 
 demo: $(VENV)/.ready
 	$(RUN) 01_merge_paraphrases.py --config $(CONFIG)
@@ -15,6 +16,9 @@ demo: $(VENV)/.ready
 	$(RUN) 03_train_embedding_model.py --config $(CONFIG)
 	$(RUN) 04_evaluate_model.py --config $(CONFIG)
 	$(RUN) 05_usage_example.py --config $(CONFIG)
+
+clinical: CONFIG := configs/clinical_small.yaml
+clinical: demo
 
 explore: $(VENV)/.ready
 	$(VENV)/bin/pip install --quiet --editable '.[explorer]'
@@ -28,7 +32,7 @@ lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf runs/laptop
+	rm -rf runs/laptop runs/clinical_small
 
 $(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -62,7 +62,7 @@ def laptop_settings() -> Settings:
 
 def loading(settings: Settings) -> dict[str, Any]:
     """The arguments of ``load_embedder`` that the settings hold."""
-    return settings.model.model_dump(exclude={"base", "lora", "fine_tuning"})
+    return settings.model.model_dump(exclude={"base", "lora", "fine_tuning", "frozen_layers"})
 
 
 def alternate(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:

@@ -68,7 +68,7 @@ def load_both(settings: Settings) -> tuple[Embedder, SentenceTransformer]:
     embedder = load_embedder(
         settings.model.base,
         device=settings.device,
-        **settings.model.model_dump(exclude={"base", "lora", "fine_tuning"}),
+        **settings.model.model_dump(exclude={"base", "lora", "fine_tuning", "frozen_layers"}),
     )
     peer = SentenceTransformer(str(embedder.base.folder), device=str(embedder.device))
     peer.max_seq_length = settings.model.max_length

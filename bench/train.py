@@ -120,7 +120,7 @@ def our_embedder(settings: Settings):
 
     model = settings.model
     embedder = load_embedder(
-        model.base, device=settings.device, **model.model_dump(exclude={"base", "lora", "fine_tuning"})
+        model.base, device=settings.device, **model.model_dump(exclude={"base", "lora", "fine_tuning", "frozen_layers"})
     )
     torch.manual_seed(settings.seed)
     embedder.model = attach_lora(

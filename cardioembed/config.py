@@ -106,12 +106,13 @@ class MergeSettings(Block):
     generators: list[GeneratorSettings] = []
     passages: PassageSettings = PassageSettings()
     paraphrases: list[str] = ["data/paraphrases/*.jsonl"]
+    trusted: list[str] = []
     min_length_ratio: float = Field(0.4, gt=0, lt=1)
     max_length_ratio: float = Field(2.5, gt=1)
     language: Literal["en", "de", "fr", "es", "it", "pt", "nl", "sv", "pl", "tr"] | None = "en"
     embedding_gate: EmbeddingGateSettings = EmbeddingGateSettings()
 
-    @field_validator("books", "paraphrases", mode="before")
+    @field_validator("books", "paraphrases", "trusted", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -204,6 +205,7 @@ class PrepareSettings(Block):
     section_distance: int = Field(3, ge=1)
     mined: MinedSettings = MinedSettings()
     counterfactual: CounterfactualSettings = CounterfactualSettings()
+    opposed_statements: bool = False
 
     @field_validator("decontaminate", mode="before")
     @classmethod
@@ -238,11 +240,21 @@ class PrepareSettings(Block):
             "split.by": self.split.by != defaults.split.by,
             "split.held_out_books": bool(self.split.held_out_books),
             "negatives": self.negatives != defaults.negatives,
+            "opposed_statements": self.opposed_statements,
         }
         if wrong := [key for key, is_set in books.items() if is_set]:
             raise ValueError(
                 f"{wrong[0]} is for paraphrases from books; labelled passages are split by document and their "
                 f"negatives have another label. Leave prepare.{wrong[0]} out, or set prepare.labelled: null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _opposed_statements_are_written(self) -> PrepareSettings:
+        if self.opposed_statements and not self.counterfactual.files:
+            raise ValueError(
+                "opposed_statements takes what people wrote: name files in prepare.counterfactual.files, with rows of "
+                "'original', 'counterfactual', 'paraphrase' (of the counterfactual) and 'category'"
             )
         return self
 
@@ -263,6 +275,7 @@ class ModelSettings(Block):
 
     base: str = "Qwen/Qwen3-Embedding-8B@4e423935c619ae4df87b646a3ce949610c66241c"
     fine_tuning: Literal["lora", "full"] = "lora"
+    frozen_layers: int | None = Field(None, ge=0)
     quantization: Literal["none", "int8", "nf4"] = "int8"
     llm_int8_threshold: float = Field(6.0, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -287,6 +300,10 @@ class ModelSettings(Block):
                 "fine_tuning: full trains the base's own weights and needs quantization: none and dtype: float32 "
                 "(train.bf16 still computes in bfloat16)"
             )
+        if self.frozen_layers is not None and self.fine_tuning != "full":
+            raise ValueError(
+                "frozen_layers is for fine_tuning: full; LoRA leaves the whole base as it is. Set it to null"
+            )
         return self
 
 
@@ -297,12 +314,15 @@ TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 class TrainSettings(Block):
     """Stage 03, under Hugging Face's argument names."""
 
-    loss: Literal["info_nce", "multiple_negatives_ranking", "triplet_margin"] = "info_nce"
+    loss: Literal["info_nce", "multiple_negatives_ranking", "triplet_margin", "opposed_statements"] = "info_nce"
     temperature: float = Field(0.05, gt=0, le=10)
     symmetric: bool = False
     false_negative_margin: float | None = Field(None, ge=-1, le=2)
     triplet_margin: float = Field(0.5, ge=0, le=4)
     triplet_distance: Literal["euclidean", "cosine"] = "euclidean"
+    opposed_weight: float = Field(6.0, ge=0)
+    opposed_margin: float = Field(0.2, ge=0, le=4)
+    consistency: float = Field(0.0, ge=0)
     matryoshka_dims: list[int] = []
     matryoshka_weights: list[float] = []
     per_device_train_batch_size: int = Field(128, ge=2)
@@ -344,8 +364,9 @@ class TrainSettings(Block):
 
     @model_validator(mode="after")
     def _loss_has_what_it_needs(self) -> TrainSettings:
-        if self.loss == "triplet_margin" and (self.symmetric or self.false_negative_margin is not None):
-            raise ValueError("loss: triplet_margin takes neither symmetric nor false_negative_margin")
+        plain = self.loss in ("triplet_margin", "opposed_statements")
+        if plain and (self.symmetric or self.false_negative_margin is not None):
+            raise ValueError(f"loss: {self.loss} takes neither symmetric nor false_negative_margin")
         if any(dim < 1 for dim in self.matryoshka_dims) or len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
             raise ValueError("matryoshka_dims are different whole numbers of 1 or more, for example [384, 128, 64]")
         if self.matryoshka_weights and len(self.matryoshka_weights) != len(self.matryoshka_dims):

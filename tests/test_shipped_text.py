@@ -7,15 +7,19 @@ import pytest
 from texts import ROOT
 
 from cardioembed.lexicon import CATEGORIES
-from cardioembed.records import normalise, read_jsonl
+from cardioembed.records import normalise, read_jsonl, text_id
 
 SAMPLE, EVALUATION = ROOT / "data/sample", ROOT / "data/evaluation"
 NGRAM_WORDS = 8
 
 
 def pairs():
-    files = [*SAMPLE.rglob("paraphrases/*.jsonl"), SAMPLE / "phrases/paraphrases.jsonl"]
-    return [row for path in files for row in read_jsonl(path)]
+    files = {*SAMPLE.rglob("paraphrases/*.jsonl"), *SAMPLE.rglob("paraphrases.jsonl")}
+    return [row for path in sorted(files) for row in read_jsonl(path)]
+
+
+def queries():
+    return [row for path in sorted(SAMPLE.rglob("queries.jsonl")) for row in read_jsonl(path)]
 
 
 def originals():
@@ -33,6 +37,7 @@ def word_runs(text):
 
 def training_texts():
     texts = {text for row in pairs() for key, text in row.items() if key not in ("id", "source", "model", "section")}
+    texts |= {row[key] for row in queries() for key in ("query", "passage")}
     return texts | {row[key] for row in counterfactuals() for key in ("counterfactual", "paraphrase")}
 
 
@@ -47,11 +52,20 @@ def development_texts():
 
 def test_each_statement_of_the_sample_has_one_counterfactual_in_two_wordings():
     known, rows = originals(), counterfactuals()
-    assert len(rows) == len({row["original"] for row in rows}) >= 5_700
+    assert len(rows) == len({row["original"] for row in rows}) >= 10_000
     assert {row["original"] for row in rows} <= known
     counts = Counter(row["category"] for row in rows)
     assert set(counts) == set(CATEGORIES)
-    assert min(counts.values()) >= 600
+    assert min(counts.values()) >= 1_000
+
+
+def test_each_sentence_of_the_books_has_a_query_that_a_passage_answers():
+    known = {text_id(normalise(row["original"])) for row in counterfactuals() if row["id"][:2] in ("cx", "cy")}
+    rows = queries()
+    of_books = [row for row in rows if "sentence_ids" in row]
+    assert {key for row in of_books for key in row["sentence_ids"]} == known
+    assert len({normalise(row["query"]) for row in rows}) == len(rows) >= 3_900
+    assert len({normalise(row["passage"]) for row in rows}) == len(rows)
 
 
 def test_a_counterfactual_is_no_sentence_of_the_sample():

@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cardioembed.errors import UserError
 
@@ -119,8 +120,25 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     return trainable, total
 
 
-def train_everything(model: PreTrainedModel) -> PreTrainedModel:
-    """Makes every parameter train except BERT's pooler, which no pooling here reads."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("pooler" not in name)
+def train_everything(model: PreTrainedModel, frozen_layers: int | None = None) -> PreTrainedModel:
+    """Makes every parameter train except BERT's pooler, which no pooling here reads, and the lowest layers.
+
+    Args:
+        model: The base.
+        frozen_layers: None freezes nothing; 0 the embeddings; n the embeddings and the lowest n layers.
+
+    Raises:
+        UserError: The base has no more layers than that.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
+    if frozen_layers is not None and frozen_layers >= len(layers):
+        raise UserError(
+            f"model.frozen_layers: {frozen_layers} would freeze all {len(layers)} layers of this base; give 0 (its "
+            f"embeddings) to {len(layers) - 1}, or null"
+        )
+    first_trained = None if frozen_layers is None else layers[frozen_layers]
+    below = first_trained is not None
+    for name, parameter in model.named_parameters():  # in the order of the data's way through the model
+        below = below and not name.startswith(f"{first_trained}.")
+        parameter.requires_grad_("pooler" not in name and not below)
     return model

@@ -14,6 +14,7 @@ from cardioembed.embedder.jina_bert import JinaBertConfig
 _MEASURES = {"accuracy@1": "Accuracy@1", "mrr": "MRR"}
 _SHOWN = (
     "loss", "temperature", "symmetric", "false_negative_margin", "triplet_margin", "triplet_distance",
+    "opposed_weight", "opposed_margin", "consistency",
     "matryoshka_dims", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "bf16",
 )  # fmt: skip
 _PEER = """from sentence_transformers import SentenceTransformer
@@ -140,8 +141,12 @@ def _metadata(embedder: Embedder, summary: dict[str, Any], exported: Exported | 
 def _settings(summary: dict[str, Any]) -> str:
     """A table of the settings that decide the weights; those of another loss are left out."""
     values = {name: summary["settings"][f"train.{name}"] for name in _SHOWN}
-    margin = values["loss"] == "triplet_margin"
-    absent = {"temperature", "symmetric"} if margin else {"triplet_margin", "triplet_distance"}
+    own = {
+        "triplet_margin": {"triplet_margin", "triplet_distance"},
+        "opposed_statements": {"temperature", "opposed_weight", "opposed_margin"},
+    }
+    of_losses = set().union(*own.values(), {"symmetric"})
+    absent = of_losses - own.get(values["loss"], {"temperature", "symmetric"})
     rows = {name: value for name, value in values.items() if name not in absent and value not in (None, [])}
     if summary["fine_tuning"] == "lora":
         rows |= {key: value for key, value in summary["settings"].items() if key.startswith("model.lora.")}

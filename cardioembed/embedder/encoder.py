@@ -159,19 +159,34 @@ class Embedder:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size: {batch_size} is not possible; give 1 or more, or None for no limit")
         listed, single = as_texts(texts)
-        vectors = np.zeros((len(listed), self.dimension), np.float32)
-        if listed:
-            sequences, _ = self.tokenize(listed, prompt_name)
-            self._refuse_tokenless(sequences)
-            chunk_tokens = chunk_tokens or (1024 if self.device.type == "cpu" else 16_384)
-            chunks = length_sorted_chunks([len(sequence) for sequence in sequences], chunk_tokens)
-            most = batch_size or len(listed)
-            chunks = [chunk[low : low + most] for chunk in chunks for low in range(0, len(chunk), most)]
-            self._encode_into(vectors, sequences, chunks, show_progress_bar)
-            refuse_non_finite(vectors)
+        sequences, _ = self.tokenize(listed, prompt_name) if listed else ([], 0)
+        self._refuse_tokenless(sequences)
+        vectors = self.encode_tokens(
+            sequences, batch_size=batch_size, chunk_tokens=chunk_tokens, show_progress_bar=show_progress_bar
+        )
         found = quantize(truncate(vectors, dimensions), precision, ranges)
         found = found[0] if single else found
         return torch.from_numpy(found).to(self.device) if convert_to_tensor else found
+
+    def encode_tokens(
+        self,
+        sequences: list[list[int]],
+        *,
+        batch_size: int | None = None,
+        chunk_tokens: int | None = None,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Unit vectors of token sequences, float32, shape (texts, dimension); options and errors as of ``encode``."""
+        vectors = np.zeros((len(sequences), self.dimension), np.float32)
+        if not sequences:
+            return vectors
+        chunk_tokens = chunk_tokens or (1024 if self.device.type == "cpu" else 16_384)
+        chunks = length_sorted_chunks([len(sequence) for sequence in sequences], chunk_tokens)
+        most = batch_size or len(sequences)
+        chunks = [chunk[low : low + most] for chunk in chunks for low in range(0, len(chunk), most)]
+        self._encode_into(vectors, sequences, chunks, show_progress_bar)
+        refuse_non_finite(vectors)
+        return vectors
 
     def _refuse_tokenless(self, sequences: list[list[int]]) -> None:
         if not all(sequences):

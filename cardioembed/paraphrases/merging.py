@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -36,8 +36,8 @@ class Merged:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
 
-def find_paraphrase_files(places: list[str]) -> list[Path]:
-    """Paths or globs to files, in the order given, each once.
+def find_paraphrase_files(places: list[str], key: str = "merge.paraphrases") -> list[Path]:
+    """Paths or globs to files, in the order given, each once; ``key`` is the setting that names them.
 
     Raises:
         UserError: A place names no file.
@@ -56,6 +56,24 @@ def find_paraphrase_files(places: list[str]) -> list[Path]:
             )
         files.update(dict.fromkeys(found))
     return list(files)
+
+
+def find_trusted_files(places: list[str], files: list[Path]) -> list[Path]:
+    """Those of some paraphrase files that people wrote.
+
+    Raises:
+        UserError: A place names none of the files.
+    """
+    found: list[Path] = []
+    for place in places:
+        named = {Path(name) for name in glob.glob(place, recursive=True)}
+        here = [file for file in files if file in named or file.parent in named]
+        if not here:
+            raise UserError(
+                f"merge.trusted: {place} names none of the files of merge.paraphrases; name one, or leave it out"
+            )
+        found += here
+    return found
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,7 @@ def merge_paraphrases(
     *,
     aliases: Mapping[str, str] = MappingProxyType({}),
     min_relevance: float = 0.0,
+    trusted: Collection[Path] = (),
     num_proc: int = 1,
     **limits: Any,
 ) -> Merged:
@@ -91,6 +110,7 @@ def merge_paraphrases(
         sentences: Rows of ``01_sentences.jsonl``.
         aliases: Id of the sentence that stands for a near-duplicate, see ``corpus.sentences.Corpus``.
         min_relevance: Query-passage pairs with a lower ``relevance`` are refused.
+        trusted: Those of the files whose pairs people wrote: only what has no text, or is a copy, is refused.
         num_proc: Processes.
         **limits: Keyword arguments of ``check_paraphrase``.
 
@@ -102,7 +122,7 @@ def merge_paraphrases(
     place = {row["id"]: number for number, row in enumerate(sentences)}
     merged = Merged(counts={str(file): Counter() for file in files})
     seen: set[str] = set()
-    judge = partial(_judge, limits=limits, min_relevance=min_relevance)
+    judge = partial(_judge, limits=limits, min_relevance=min_relevance, trusted=frozenset(trusted))
     small = sum(file.stat().st_size for file in files) < _SMALL
     for file, batch in spread(judge, _batches(files), 1 if small else num_proc):
         counts = merged.counts[str(file)]
@@ -132,9 +152,13 @@ def _batches(files: list[Path]) -> Iterator[tuple[Path, list[tuple[int, Row | Ba
 
 
 def _judge(
-    batch: tuple[Path, list[tuple[int, Row | BadLine]]], limits: dict[str, Any], min_relevance: float
+    batch: tuple[Path, list[tuple[int, Row | BadLine]]],
+    limits: dict[str, Any],
+    min_relevance: float,
+    trusted: frozenset[Path],
 ) -> tuple[Path, list[_Judged]]:
     file, rows = batch
+    limits = {} if file in trusted else limits
     return file, [_judge_row(file, line, row, limits, min_relevance) for line, row in rows]
 
 
@@ -144,6 +168,8 @@ def _judge_row(file: Path, line: int, row: Row | BadLine, limits: dict[str, Any]
         return _Judged(line, row, None, reason=pair[0], detail=pair[1])
     if pair.get("kind") == PASSAGE:
         refused = _check_passage(pair, min_relevance)
+    elif not limits:
+        refused = _check_trusted(pair)
     elif len(pair["original"]) < limits["min_characters"]:
         refused = Rejection("original_too_short", f"{len(pair['original'])} characters")
     else:
@@ -153,6 +179,14 @@ def _judge_row(file: Path, line: int, row: Row | BadLine, limits: dict[str, Any]
     # The row itself is needed for a duplicate's listing only; the pair has all its keys.
     sentence_key = text_id(normalise(pair["original"]))
     return _Judged(line, None, pair, sentence_key, text_id(sentence_key, normalise(pair["paraphrase"])))
+
+
+def _check_trusted(pair: Row) -> Rejection | None:
+    if not pair["paraphrase"]:
+        return Rejection("empty", "the paraphrase has no text")
+    if normalise(pair["paraphrase"]) == normalise(pair["original"]):
+        return Rejection("copy", "the paraphrase is the original")
+    return None
 
 
 def _check_passage(pair: Row, min_relevance: float) -> Rejection | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cardioembed.embedder.encoder import Embedder
@@ -18,12 +19,17 @@ class Batch:
 
     Attributes:
         rows: How many.
-        sequences: Token ids of all anchors, then all positives, then all first negatives, all second ones ...
+        sequences: Token ids of all anchors, then all positives, then all first negatives, all second ones ..., then all
+            first wordings of opposed statements, all second ones.
+        numbers: Of the sequences in ``Batches.sequences``, shape (texts,).
+        owners: The row, counted in the batch, that each sequence belongs to, shape (texts,).
         mask: Pairs of rows that are no negatives of each other, boolean, (rows, rows).
     """
 
     rows: int
     sequences: list[list[int]]
+    numbers: np.ndarray
+    owners: Tensor
     mask: Tensor
 
 
@@ -36,23 +42,29 @@ class Batches:
         size: Rows a batch, of all processes together.
         per_epoch: Batches an epoch; what is left over has fewer rows, or is left out.
         seed: Decides the order.
+        opposed: Whether rows bring the statement that contradicts them, where they have one, and no negatives.
 
     Attributes:
+        sequences: Token ids of all texts of all rows.
         negatives: Negatives a row: what the row with the fewest has.
         truncated: Texts that were cut at ``max_length``.
     """
 
-    def __init__(self, embedder: Embedder, rows: list[Row], size: int, per_epoch: int, seed: int) -> None:
+    def __init__(
+        self, embedder: Embedder, rows: list[Row], size: int, per_epoch: int, seed: int, *, opposed: bool = False
+    ) -> None:
         self.size, self.per_epoch, self.seed = size, per_epoch, seed
-        anchor, positive = embedder.recipe.anchor_prompt, embedder.recipe.positive_prompt
-        self.negatives = m = min(len(row["negatives"]) for row in rows)
-        anchors, cut_anchors = embedder.tokenize([row["anchor"] for row in rows], anchor)
-        positives, cut_positives = embedder.tokenize([row["positive"] for row in rows], positive)
-        texts = [text for row in rows for text in row["negatives"][:m]]
-        negatives, cut_negatives = embedder.tokenize(texts, positive) if texts else ([], 0)
-        self.truncated = cut_anchors + cut_positives + cut_negatives
-        self._tokens = [
-            [a, p, *negatives[i * m : i * m + m]] for i, (a, p) in enumerate(zip(anchors, positives, strict=True))
+        self.negatives = m = 0 if opposed else min(len(row["negatives"]) for row in rows)
+        further = [row.get("opposed", ()) if opposed else row["negatives"][:m] for row in rows]
+        documents = [[row["positive"], *texts] for row, texts in zip(rows, further, strict=True)]
+        texts = [text for row in documents for text in row]
+        anchors, cut_anchors = embedder.tokenize([row["anchor"] for row in rows], embedder.recipe.anchor_prompt)
+        others, cut_others = embedder.tokenize(texts, embedder.recipe.positive_prompt)
+        self.truncated = cut_anchors + cut_others
+        self.sequences = anchors + others
+        ends = len(anchors) + np.cumsum([len(row) for row in documents])
+        self._numbers = [
+            np.array([i, *range(end - len(row), end)]) for i, (row, end) in enumerate(zip(documents, ends, strict=True))
         ]
         self._epoch, self._order = -1, np.empty(0, int)
         self._keys = [(row["group"], normalise(row["anchor"]), normalise(row["positive"])) for row in rows]
@@ -61,8 +73,17 @@ class Batches:
         """The batch of a step, counted from 0."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self._tokens))
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self._numbers))
         chosen = self._order[index * self.size : (index + 1) * self.size]
-        sequences = [self._tokens[i][part] for part in range(2 + self.negatives) for i in chosen]
+        own = [self._numbers[i] for i in chosen]
+        parts = range(max(map(len, own)))
+        places = [(place, row[part]) for part in parts for place, row in enumerate(own) if part < len(row)]
+        owners, numbers = np.array(places).T
         columns = zip(*(self._keys[i] for i in chosen), strict=True)
-        return Batch(len(chosen), sequences, false_negative_mask(*(list(column) for column in columns)))
+        return Batch(
+            rows=len(chosen),
+            sequences=[self.sequences[number] for number in numbers],
+            numbers=numbers,
+            owners=torch.from_numpy(owners),
+            mask=false_negative_mask(*(list(column) for column in columns)),
+        )

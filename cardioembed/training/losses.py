@@ -10,9 +10,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize, softplus
 
-LOSSES = ("info_nce", "multiple_negatives_ranking", "triplet_margin")
+# Of 1 - s, where two texts are one: below it a logarithm is rounding error, and has no gradient here.
+SMALLEST_DISTANCE = 1e-4
 
 
 def info_nce(
@@ -112,6 +113,85 @@ def triplet_margin(
     measure = {"euclidean": _euclidean_distance, "cosine": _cosine_distance}[distance]
     excess = measure(anchors, positives).unsqueeze(1) - measure(anchors.unsqueeze(1), negatives) + margin
     return excess.relu().mean()
+
+
+def opposed_statements(
+    anchors: Tensor,
+    positives: Tensor,
+    opposed: Tensor,
+    rows: Tensor,
+    temperature: float,
+    weight: float,
+    margin: float,
+    false_negatives: Tensor | None = None,
+) -> Tensor:
+    """Each text finds its own other wording, and lies nearer to it than to what contradicts it.
+
+    The texts of a row are two wordings of a statement (a, p) and perhaps two of one that contradicts it (b, q); each x
+    of them has the other wording x' and, where there are b and q, two opposed texts y. With d = 1 - s::
+
+        L = mean_x -log exp(s(x,x')/t) / sum_z exp(s(x,z)/t)  +  weight mean_xy log(1 + e^margin d(x,x') / d(x,y))
+
+    where z runs over x' and the texts of other rows. The first term is NT-Xent (Chen et al. 2020, arXiv 2002.05709)
+    without the row's own opposed texts, which differ in a word and would outweigh all others there. The second
+    compares distances by their ratio (softplus of the difference of their logarithms): drawing all texts together,
+    which lowers a difference of cosines, leaves a ratio as it is, and its gradient does not vanish where opposed texts
+    are all but equal.
+
+    Args:
+        anchors: Unit vectors, shape (n, d).
+        positives: Unit vectors, shape (n, d).
+        opposed: Unit vectors of the two wordings that contradict a row, shape (k, 2, d); k may be 0.
+        rows: Which row each of them contradicts, shape (k,).
+        temperature: t.
+        weight: Of the second term.
+        margin: 0 asks for no more than the right order.
+        false_negatives: Boolean, shape (n, n): texts of rows i and j are not compared.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: The shapes do not fit each other.
+    """
+    n, d = anchors.shape
+    if positives.shape != (n, d) or opposed.shape != (len(rows), 2, d):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (anchors, positives, opposed))
+        raise ValueError(f"anchors, positives and opposed must be (n, d), (n, d) and ({len(rows)}, 2, d), not {shapes}")
+    vectors = torch.cat([anchors, positives, opposed[:, 0], opposed[:, 1]])
+    all_rows = torch.arange(n, device=rows.device)
+    owners = torch.cat([all_rows, all_rows, rows, rows])
+    contradicts = torch.arange(len(vectors), device=rows.device) >= 2 * n
+    own_row = owners[:, None] == owners[None, :]
+    same = own_row & (contradicts[:, None] == contradicts[None, :])
+    same.fill_diagonal_(False)
+    left_out = own_row & ~same
+    against = left_out.clone().fill_diagonal_(False)
+    if false_negatives is not None:
+        left_out |= (false_negatives[owners][:, owners]) & ~own_row
+    cosines = vectors @ vectors.T
+    scores = (cosines / temperature).masked_fill(left_out, -torch.inf)
+    contrast = cross_entropy(scores, same.int().argmax(1))
+    if not len(rows):
+        return contrast
+    distances = torch.log((1 - cosines).clamp_min(SMALLEST_DISTANCE))
+    own = distances[same].unsqueeze(1)
+    return contrast + weight * softplus(own - distances + margin)[against].mean()
+
+
+def changed_cosines(vectors: Tensor, reference: Tensor, apart: Tensor) -> Tensor:
+    """Mean squared change of cosines: what keeps a model's general sense of similarity.
+
+    Args:
+        vectors: Unit vectors, shape (n, d).
+        reference: Those of the same texts by the model as it was, shape (n, any).
+        apart: Which pairs count, boolean, shape (n, n).
+
+    Returns:
+        A scalar; 0 where no pair counts.
+    """
+    change = (vectors @ vectors.T - reference @ reference.T)[apart]
+    return change.square().mean() if change.numel() else vectors.new_zeros(())
 
 
 def matryoshka(

@@ -24,6 +24,9 @@ class Plan:
     false_negative_margin: float | None
     triplet_margin: float
     triplet_distance: str
+    opposed_weight: float
+    opposed_margin: float
+    consistency: float
     matryoshka_dims: list[int]
     matryoshka_weights: list[float]
     weight_decay: float

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -59,11 +60,14 @@ class Trainer:
         self.fingerprint = fingerprint
         self.total = plan.total_steps(len(rows), processes())
         size, per_epoch = plan.per_device_train_batch_size * processes(), plan.steps_per_epoch(len(rows), processes())
-        self.batches = Batches(embedder, rows, size, per_epoch, plan.seed)
+        self.batches = Batches(embedder, rows, size, per_epoch, plan.seed, opposed=plan.loss == "opposed_statements")
         self.objective = build_objective(plan)
+        self.untrained = _vectors_of_all(embedder, self.batches.sequences) if plan.consistency else None
         fuse_lora(embedder.model)
         self.weights = trained_weights(embedder.model)
-        self.optimizer = torch.optim.AdamW(self.weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+        )
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.recent: list[dict[str, Tensor]] = []
@@ -166,17 +170,13 @@ class Trainer:
 
     def _backward(self, batch: Batch, step: int) -> float:
         """Puts the batch's gradient into the weights; returns its loss."""
-        mask = batch.mask.to(self.embedder.device)
-
-        def loss_of(vectors: Tensor) -> Tensor:
-            anchors, positives = vectors[: batch.rows], vectors[batch.rows : 2 * batch.rows]
-            negatives = vectors[2 * batch.rows :].view(self.batches.negatives, batch.rows, vectors.shape[1])
-            return self.objective(anchors, positives, negatives.transpose(0, 1), mask)
-
+        reference = None
+        if self.untrained is not None:
+            reference = torch.from_numpy(self.untrained[batch.numbers]).to(self.embedder.device)
         loss = batch_backward(
             self._embed,
             batch.sequences,
-            loss_of,
+            lambda vectors: self.objective(vectors, reference, batch),
             vectors=torch.zeros(len(batch.sequences), self.embedder.dimension, device=self.embedder.device),
             chunk_tokens=self.plan.chunk_tokens,
             seed=(self.plan.seed, step),
@@ -252,3 +252,11 @@ class Trainer:
                 "modules out of model.lora.target_modules"
             )
         self.embedder.model.eval()
+
+
+def _vectors_of_all(embedder: Embedder, sequences: list[list[int]]) -> np.ndarray:
+    """Vectors of all sequences, shape (sequences, d); equal ones are encoded once."""
+    numbers: dict[tuple[int, ...], int] = {}
+    places = [numbers.setdefault(tuple(sequence), len(numbers)) for sequence in sequences]
+    print(f"  consistency: {len(numbers):,} texts as the untrained model sees them")
+    return embedder.encode_tokens([list(sequence) for sequence in numbers])[places]

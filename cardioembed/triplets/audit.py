@@ -14,8 +14,8 @@ def audit_leaks(splits: dict[str, list[Row]], ngram_words: int) -> dict[str, int
         ngram_words: Length of a run of words that no two splits may share.
 
     Returns:
-        For every pair of splits the shared ids, groups, normalised texts (anchors, positives and negatives alike) and
-        texts with a shared run of words, all of which are 0.
+        For every pair of splits the shared ids, groups, normalised texts (of anchors, positives, negatives and opposed
+        statements alike) and texts with a shared run of words, all of which are 0.
 
     Raises:
         AssertionError: Something is shared: a fault of this program, never of the data.
@@ -37,7 +37,10 @@ def audit_leaks(splits: dict[str, list[Row]], ngram_words: int) -> dict[str, int
 
 
 def _view(rows: list[Row]) -> dict[str, set[str]]:
-    texts = {text for row in rows for text in (row["anchor"], row["positive"], *row["negatives"])}
+    keys = ("negatives", "opposed")
+    texts = {
+        text for row in rows for text in (row["anchor"], row["positive"], *(t for k in keys for t in row.get(k, ())))
+    }
     return {
         "ids": {row["id"] for row in rows},
         "groups": {row["group"] for row in rows},

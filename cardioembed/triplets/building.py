@@ -79,8 +79,11 @@ def build_triplets(
     sieve = _Sieve(sentences, pairs, result.removed)
     forms = {text: normalise(text) for text in sieve.texts()}
     index = OverlapIndex(map(forms.__getitem__, sieve.texts()), ngram_words)
+    closed: list[str] = []
     for name in decontaminate:
-        sieve.leave_out({i: (name, found) for i, found in index.find(map(normalise, evaluation_texts(name))).items()})
+        texts = list(map(normalise, evaluation_texts(name)))
+        sieve.leave_out({i: (name, found) for i, found in index.find(texts).items()})
+        closed += texts
     groups = group_sentences(*sieve.left(), near_duplicate_jaccard, progress, forms.__getitem__)
     assigned = split_sentences(*sieve.left(), groups, split["by"], shares, seed, held_out)
     sieve.leave_out(
@@ -93,7 +96,7 @@ def build_triplets(
         check_part(parts[HELD_OUT], held_out, groups)
     _check_sizes(parts, len(pairs), groups, split, result.removed)
     result.splits, result.counts["negatives"] = draw_negatives(
-        parts, groups, place, ngram_words=ngram_words, seed=seed, **negatives
+        parts, groups, place, closed=closed, ngram_words=ngram_words, seed=seed, **negatives
     )
     found = Counter({name: len(parts[name].pairs) for name in SPLITS})
     result.warnings += skew_warnings(found, shares, split["by"], assigned.units)

@@ -37,11 +37,15 @@ _DENIABLE = frozenset(("negation", "severity", "role"))
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """A sentence with one meaning changed; ``edit`` reads like ``"left -> right"``."""
+    """A sentence with one meaning changed; ``edit`` reads like ``"left -> right"``.
+
+    ``rewording`` says in other words what ``text`` says, where a person wrote that, too.
+    """
 
     text: str
     category: str
     edit: str
+    rewording: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ def draw_negatives(
     section_distance: int,
     mined: dict[str, Any],
     counterfactual: dict[str, Any],
+    opposed_statements: bool = False,
+    closed: Sequence[str] = (),
     ngram_words: int,
     seed: int,
     embedder: Embedder | None = None,
@@ -63,7 +65,9 @@ def draw_negatives(
         min_distance, length_tolerance, section_distance: see ``cardioembed.triplets.negatives``.
         mined: Settings of ``Miner.candidates``, and ``sampling_strategy``: ``random`` or ``top``.
         counterfactual: Settings of ``Edits``.
-        ngram_words: An edit shares no run of so many words with another split.
+        opposed_statements: Whether rows get ``opposed``: two wordings of a written counterfactual, where there are.
+        closed: Normalised texts of evaluation sets.
+        ngram_words: An edit shares no run of so many words with another split or with an evaluation set.
         seed: Decides the draws.
         embedder: The model that mines, if ``mined`` is among the kinds.
         show_progress_bar: Whether mining shows progress.
@@ -74,12 +78,13 @@ def draw_negatives(
     Raises:
         UserError: A row of a split has too few possible negatives.
     """
+    with_edits = opposed_statements or "counterfactual" in negatives
     sources = _Sources(
         weights=negatives,
         limits={"distant": min_distance, "similar_length": length_tolerance, "same_section": section_distance},
         mined=mined,
         embedder=embedder,
-        edits=_edits(parts, ngram_words, counterfactual) if "counterfactual" in negatives else None,
+        edits=_edits(parts, closed, ngram_words, counterfactual) if with_edits else None,
         progress=show_progress_bar,
     )
     rows: dict[str, list[Row]] = {}
@@ -98,6 +103,9 @@ def draw_negatives(
             _count_kinds(slots, counts[name])
             found |= zip(batch.rows, _triplets(batch, slots, groups, sources.edits, counts[name]), strict=True)
         rows[name] = [found[i] for i in sorted(found)]
+        if opposed_statements:
+            rows[name] = [_with_opposed(row, sources.edits, name) for row in rows[name]]
+            counts[name]["rows_with_opposed_statements"] = sum("opposed" in row for row in rows[name])
     return {name: rows[name] for name in parts}, {name: dict(counts[name]) for name in parts}
 
 
@@ -169,8 +177,8 @@ def _from_pool(
     return function(batch.places, batch.anchors.take(rows), taken, limit, rng)
 
 
-def _edits(parts: dict[str, Part], ngram_words: int, settings: dict[str, Any]) -> Edits:
-    texts = {
+def _edits(parts: dict[str, Part], closed: Sequence[str], ngram_words: int, settings: dict[str, Any]) -> Edits:
+    texts = {"": list(closed)} | {
         name: [
             normalise(text) for text in (*(r["text"] for r in part.sentences), *(p["paraphrase"] for p in part.pairs))
         ]
@@ -211,9 +219,14 @@ def _triplets(
             "negatives": [batch.pool[i] if i < first_edit else edits.found[i - first_edit].text for i in chosen],
             "negative_kinds": [slots.names[kind] for kind in kinds],
         }
-        if edits:
+        if edits and "counterfactual" in slots.names:
             made = [edits.found[i - first_edit] if i >= first_edit else None for i in chosen]
             row["negative_notes"] = [f"{edit.category}: {edit.edit}" if edit else "" for edit in made]
             counts.update(f"counterfactual: {edit.category}" for edit in made if edit)
         row |= {"source": pair["source"], "section": pair.get("section", ""), "model": pair["model"]}
         yield row | ({"kind": "passage"} if pair.get("kind") == "passage" else {})
+
+
+def _with_opposed(row: Row, edits: Edits, split: str) -> Row:
+    opposed = edits.opposed(split, row["anchor"])
+    return row | {"opposed": opposed} if opposed else row

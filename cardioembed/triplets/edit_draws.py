@@ -22,7 +22,7 @@ class Edits:
     another split.
 
     Args:
-        texts: All normalised texts of each split.
+        texts: All normalised texts of each split, and of what else is closed to edits, under any other name.
         ngram_words: Length of such a run.
         of: Which texts of a row are edited: ``anchor``, ``positive``.
         categories: Kinds of edits.
@@ -53,13 +53,7 @@ class Edits:
 
     def draw(self, split: str, pairs: list[Row], first: int, rng: np.random.Generator) -> Draw:
         """How to draw one counterfactual for each of some pairs; the n-th that is found has the index ``first + n``."""
-        if split != self._split:
-            # Two indices: the texts of the corpus are many, the edits of splits that had their turn are few.
-            self._others = [
-                OverlapIndex((text for name in texts if name != split for text in texts[name]), self._ngram_words)
-                for texts in (self._texts, self._used)
-            ]
-            self._split = split
+        self._turn(split)
         self.found = []
 
         def draw(rows: np.ndarray, taken: np.ndarray) -> np.ndarray:
@@ -67,6 +61,25 @@ class Edits:
             return np.array([-1 if number is None else first + number for number in found])
 
         return draw
+
+    def opposed(self, split: str, sentence: str) -> list[str]:
+        """Two wordings of a written counterfactual of a sentence, or none where there is no free one."""
+        self._turn(split)
+        for edit in self._written.get(normalise(sentence), []):
+            texts = [edit.text, edit.rewording]
+            if edit.rewording and all(map(self._is_free, map(normalise, texts))):
+                self._used[split] += map(normalise, texts)
+                return texts
+        return []
+
+    def _turn(self, split: str) -> None:
+        if split != self._split:
+            # Two indices: the texts of the corpus are many, the edits of splits that had their turn are few.
+            self._others = [
+                OverlapIndex((text for name in texts if name != split for text in texts[name]), self._ngram_words)
+                for texts in (self._texts, self._used)
+            ]
+            self._split = split
 
     def _one(self, pair: Row, has: np.ndarray, rng: np.random.Generator) -> int | None:
         mine = {normalise(self.found[i].text) for i in has if i >= 0}
@@ -92,11 +105,13 @@ def read_counterfactuals(files: Sequence[str], categories: Sequence[str]) -> dic
     """Counterfactuals that people wrote, by the normalised sentence that they change.
 
     Args:
-        files: JSONL of ``{"original", "counterfactual", "category"}``.
+        files: JSONL of ``{"original", "counterfactual", "category"}``, perhaps with ``"paraphrase"``, which says the
+            counterfactual in other words.
         categories: Rows of other categories are left out.
 
     Raises:
-        UserError: A file is missing, a text is none, a category is unknown, or a counterfactual is its sentence.
+        UserError: A file is missing, a text is none, a category is unknown, or a counterfactual is its sentence or a
+            rewording no rewording.
     """
     found: dict[str, list[Counterfactual]] = {}
     for path in map(Path, files):
@@ -108,7 +123,13 @@ def read_counterfactuals(files: Sequence[str], categories: Sequence[str]) -> dic
                 )
             if original == changed:
                 raise UserError(f"{path}, row {number}: the counterfactual says what the sentence says; change it")
+            rewording = row.get("paraphrase", "")
+            if not isinstance(rewording, str) or normalise(rewording) in (original, changed):
+                raise UserError(
+                    f"{path}, row {number}: 'paraphrase' says in other words what the counterfactual says; it is "
+                    f"{rewording!r}. Reword it, or leave the key out"
+                )
             if row["category"] in categories:
-                edit = Counterfactual(row["counterfactual"], row["category"], "written")
+                edit = Counterfactual(row["counterfactual"], row["category"], "written", rewording)
                 found.setdefault(original, []).append(edit)
     return found

@@ -13,6 +13,7 @@ from cardioembed.config import TrainSettings
 from cardioembed.embedder.adapters import parameter_counts, train_everything
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.embedder.saving import load_model, save_model
+from cardioembed.errors import UserError
 from cardioembed.training.plan import Plan
 from cardioembed.training.trainer import Trainer
 
@@ -145,3 +146,22 @@ def test_the_saved_folder_is_a_plain_transformers_model(tiny_bert, tmp_path):
     assert all(torch.equal(weight, own[name]) for name, weight in loaded.named_parameters())
     card = json.loads((folder / "cardioembed.json").read_text(encoding="utf-8"))
     assert card["base"]["name"] == str(tiny_bert)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_frozen_layers_keep_the_embeddings_and_the_lowest_layers(base, request):
+    model = load_embedder(str(request.getfixturevalue(base)), max_length=64, device="cpu").model
+    layers = [[*layer.parameters()] for layer in (model.layers if hasattr(model, "layers") else model.encoder.layer)]
+
+    def trains(parameters):
+        return {parameter.requires_grad for parameter in parameters}
+
+    assert len(layers) == 2
+    for frozen in (0, 1):
+        train_everything(model, frozen)
+        assert trains(model.get_input_embeddings().parameters()) == {False}
+        assert [trains(layer) for layer in layers] == [{frozen == 0}, {True}]
+    train_everything(model, None)
+    assert trains(model.get_input_embeddings().parameters()) == {True}
+    with pytest.raises(UserError, match=r"model\.frozen_layers: 2 would freeze all 2 layers .* to 1, or null"):
+        train_everything(model, 2)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cardioembed.errors import UserError
-from cardioembed.paraphrases.merging import find_paraphrase_files, merge_paraphrases
+from cardioembed.paraphrases.merging import find_paraphrase_files, find_trusted_files, merge_paraphrases
 from cardioembed.records import normalise, text_id
 
 LIMITS = {"min_characters": 20, "max_characters": 1000, "min_length_ratio": 0.4, "max_length_ratio": 2.5}
@@ -270,3 +270,28 @@ def test_query_passage_pairs_are_judged_by_relevance_not_as_paraphrases(write):
     ]
     assert merged.pairs[1]["sentence_ids"] == [S1]
     assert reasons(merged) == [(3, "below_min_relevance"), (4, "wrong_type"), (5, "empty")]
+
+
+def test_pairs_that_people_wrote_are_not_judged_by_the_gates(write):
+    file = write(
+        "people.jsonl",
+        row("Aspirin for six weeks is enough here.", "A month and a half of aspirin will do."),
+        row("LBBB", "left bundle block"),
+        row(T1, T1.upper()),
+        row(T2, " "),
+    )
+    judged, trusted = merge(file), merge_paraphrases([file], SENTENCES, trusted=[file], **LIMITS)
+    assert reasons(judged)[:2] == [(1, "numbers_changed"), (2, "original_too_short")]
+    assert [pair["paraphrase"] for pair in trusted.pairs] == [
+        "A month and a half of aspirin will do.", "left bundle block",
+    ]  # fmt: skip
+    assert reasons(trusted) == [(3, "copy"), (4, "empty")]
+
+
+def test_trusted_files_are_some_of_the_paraphrase_files(write, tmp_path):
+    files = [write("a.jsonl", row(T1, A1)), write("b.jsonl", row(T2, M1))]
+    assert find_trusted_files([str(tmp_path / "b*")], files) == files[1:]
+    assert find_trusted_files([str(tmp_path)], files) == files
+    assert find_trusted_files([], files) == []
+    with pytest.raises(UserError, match=r"merge\.trusted: .*c\.jsonl names none of the files of merge\.paraphrases"):
+        find_trusted_files([str(tmp_path / "c.jsonl")], files)

@@ -76,3 +76,47 @@ def test_mistakes_name_file_and_row(tmp_path, change, message):
     with pytest.raises(UserError, match=r"written\.jsonl") as caught:
         read_counterfactuals([path], CATEGORIES)
     assert message in str(caught.value)
+
+
+REWORDED = {**WRITTEN[0], "paraphrase": "Clot lies in the appendage of the left atrium."}
+TWO = [REWORDED["counterfactual"], REWORDED["paraphrase"]]
+
+
+def with_other_splits(files, **others):
+    texts = {"train": [normalise(pair[key]) for pair in PAIRS for key in pair]}
+    texts |= {name: list(map(normalise, found)) for name, found in others.items()}
+    return Edits(texts, 3, ["anchor"], CATEGORIES, files)
+
+
+def test_opposed_statements_are_written_ones_in_two_wordings(tmp_path):
+    edits = edits_of([write(tmp_path, [WRITTEN[1], REWORDED])])
+    assert edits.opposed("train", ORIGINAL.upper()) == TWO  # the first written one has one wording
+    assert edits.opposed("train", PAIRS[1]["original"]) == []
+    assert edits.opposed("train", ORIGINAL) == TWO  # another row of the same sentence has them as well
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"test": [TWO[1]]},
+        {"test": ["In one of ten, clot lies in the ear."]},
+        {"evaluation": ["A thrombus fills the sinus."]},
+    ],
+)
+def test_opposed_statements_share_nothing_with_another_split_or_an_evaluation_set(tmp_path, other):
+    path = write(tmp_path, [REWORDED])
+    assert with_other_splits([path], test=["Something else is said here."]).opposed("train", ORIGINAL) == TWO
+    assert with_other_splits([path], **other).opposed("train", ORIGINAL) == []
+
+
+def test_an_opposed_statement_of_one_split_is_closed_to_the_others(tmp_path):
+    second = {**REWORDED, "original": PAIRS[1]["original"]}
+    edits = edits_of([write(tmp_path, [REWORDED, second])])
+    assert edits.opposed("test", PAIRS[1]["original"]) == TWO
+    assert edits.opposed("train", ORIGINAL) == []
+
+
+@pytest.mark.parametrize("rewording", [REWORDED["counterfactual"], ORIGINAL.lower(), 3])
+def test_a_rewording_that_is_none_is_refused(tmp_path, rewording):
+    with pytest.raises(UserError, match=r"written\.jsonl, row 1: 'paraphrase' says in other words"):
+        read_counterfactuals([write(tmp_path, [{**REWORDED, "paraphrase": rewording}])], CATEGORIES)

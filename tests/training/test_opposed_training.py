@@ -1,0 +1,112 @@
+"""Opposed statements and the consistency term through batches, validation and the trainer."""
+
+import numpy as np
+import pytest
+import torch
+from test_options import PLAN, equal, log_of, rows, stop_before, trainer, weights_of
+
+from cardioembed.embedder.encoder import load_embedder
+from cardioembed.errors import UserError
+from cardioembed.training import losses
+from cardioembed.training.batches import Batches
+from cardioembed.training.checks import check_objective, validate
+from cardioembed.training.plan import Plan
+
+OPPOSED = {"loss": "opposed_statements", "temperature": 0.2, "opposed_weight": 3.0, "opposed_margin": 0.1}
+
+
+def opposed_rows(every=2):
+    """Rows of which each second one has an opposed statement."""
+    return [
+        row | ({"opposed": [f"never {row['anchor']}", f"{row['positive']} is ruled out"]} if i % every == 0 else {})
+        for i, row in enumerate(rows())
+    ]
+
+
+def test_a_batch_tells_whose_each_text_is(tiny_bert):
+    embedder = load_embedder(str(tiny_bert), max_length=64, device="cpu")
+    data = opposed_rows(every=3)
+    batches = Batches(embedder, data, 5, 3, seed=1, opposed=True)
+    seen = []
+    for step in range(3):
+        batch = batches.at(step)
+        texts = [batches.sequences[number] for number in batch.numbers]
+        assert texts == batch.sequences
+        chosen = [data[i] for i in batches._order[step * 5 : step * 5 + 5]]
+        with_opposed = [place for place, row in enumerate(chosen) if "opposed" in row]
+        expected = [row["anchor"] for row in chosen] + [row["positive"] for row in chosen]
+        expected += [chosen[place]["opposed"][wording] for wording in (0, 1) for place in with_opposed]
+        assert batch.sequences == embedder.tokenize(expected)[0]
+        assert batch.owners.tolist() == [*range(len(chosen))] * 2 + with_opposed * 2
+        seen += with_opposed
+    assert len(seen) == 4
+
+
+def test_the_first_loss_is_that_of_the_bases_vectors(tiny_bert, tmp_path):
+    data = opposed_rows()
+    done = trainer(tiny_bert, tmp_path, data=data, per_device_train_batch_size=12, num_train_epochs=5, **OPPOSED)
+    anchors, positives = (
+        torch.tensor(done.embedder.encode([row[side] for row in data])) for side in ("anchor", "positive")
+    )
+    against = torch.tensor(np.stack([done.embedder.encode(row["opposed"]) for row in data if "opposed" in row]))
+    expected = losses.opposed_statements(anchors, positives, against, torch.arange(0, 12, 2), 0.2, 3.0, 0.1)
+    done.train()
+    seen = log_of(tmp_path, "loss")
+    assert seen[0] == pytest.approx(expected.item(), rel=1e-4)
+    assert seen[-1] < seen[0]
+
+
+@pytest.mark.parametrize("loss", [OPPOSED, {"loss": "info_nce"}])
+def test_consistency_holds_the_cosines_of_different_rows(loss, tiny_bert, tmp_path):
+    data = opposed_rows()
+    texts = [text for row in data for text in (row["anchor"], row["positive"])]
+    apart = np.repeat(np.arange(12), 2)
+    apart = apart[:, None] != apart[None, :]
+
+    def changed(name, weight):
+        done = trainer(tiny_bert, tmp_path / name, data=data, num_train_epochs=20, consistency=weight, **loss)
+        before = done.embedder.encode(texts)
+        done.train()
+        after = done.embedder.encode(texts)
+        return float(np.square(after @ after.T - before @ before.T)[apart].mean())
+
+    assert changed("held", 100.0) < changed("free", 0.0) / 2
+
+
+def test_consistency_starts_at_nothing(tiny_bert, tmp_path):
+    first = []
+    for weight in (0.0, 50.0):
+        trainer(tiny_bert, tmp_path / str(weight), data=opposed_rows(), consistency=weight, **OPPOSED).train()
+        first.append(log_of(tmp_path / str(weight), "loss")[:2])
+    assert first[0][0] == pytest.approx(first[1][0], rel=1e-5)
+    assert first[0][1] != pytest.approx(first[1][1], rel=1e-5)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny_bert, tmp_path, monkeypatch):
+    options = {"data": opposed_rows(), "scores": [0.1] * 9, "consistency": 5.0, **OPPOSED}
+    whole = trainer(tiny_bert, tmp_path / "whole", **options)
+    whole.train()
+    stop_before(trainer(tiny_bert, tmp_path / "parts", **options), 3, monkeypatch)
+    resumed = trainer(tiny_bert, tmp_path / "parts", **options)
+    resumed.train()
+    assert equal(weights_of(whole), weights_of(resumed))
+
+
+def test_validation_lets_opposed_statements_compete(tiny_bert):
+    embedder = load_embedder(str(tiny_bert), max_length=64, device="cpu")
+    data = [row | {"positive": row["anchor"] + " too"} for row in rows()]
+    plain = validate(embedder, data)
+    assert "opposed_accuracy" not in plain
+    assert plain["accuracy@1"] > 0.8
+    beaten = [row | {"opposed": [row["anchor"], "nothing alike"]} for row in data]  # nothing is nearer than itself
+    scores = validate(embedder, beaten)
+    assert (scores["opposed_accuracy"], scores["accuracy@1"], scores["mrr"]) == (0, 0, plain["mrr"])
+    one = [beaten[0], *data[1:]]
+    assert validate(embedder, one)["accuracy@1"] == pytest.approx(plain["accuracy@1"] - 1 / 12)
+
+
+def test_rows_without_opposed_statements_are_refused():
+    plan = Plan(**{**PLAN, **OPPOSED})
+    check_objective(plan, opposed_rows(), 64)
+    with pytest.raises(UserError, match=r"opposed_statements needs rows with .*prepare\.opposed_statements: true"):
+        check_objective(plan, rows(), 64)
