@@ -139,7 +139,7 @@ def columns(rows: list[Row]) -> dict[str, list[str]]:
 
 
 def development(embedder: Embedder, settings: Settings, options: argparse.Namespace) -> dict[str, object]:
-    """Main metrics of the config's development sets, accuracy by category, and of what ``--sts`` and ``--beir`` give."""
+    """Main metrics of the config's development sets and of ``--sts`` and ``--beir``, and accuracy by category."""
     chosen = settings.evaluate
     evaluate = chosen.model_copy(update={
         "counterfactual_rules": False, "robustness": False, "bias": False, "efficiency": False,
