@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ class Batches:
         per_epoch: Batches an epoch; what is left over has fewer rows, or is left out.
         seed: Decides the order.
         opposed: Whether rows bring the statement that contradicts them, where they have one, and no negatives.
+        bare: Share of texts, drawn anew at every step, that come without their final punctuation.
 
     Attributes:
         sequences: Token ids of all texts of all rows.
@@ -51,17 +53,29 @@ class Batches:
     """
 
     def __init__(
-        self, embedder: Embedder, rows: list[Row], size: int, per_epoch: int, seed: int, *, opposed: bool = False
+        self,
+        embedder: Embedder,
+        rows: list[Row],
+        size: int,
+        per_epoch: int,
+        seed: int,
+        *,
+        opposed: bool = False,
+        bare: float = 0.0,
     ) -> None:
         self.size, self.per_epoch, self.seed = size, per_epoch, seed
         self.negatives = m = 0 if opposed else min(len(row["negatives"]) for row in rows)
         further = [row.get("opposed", ()) if opposed else row["negatives"][:m] for row in rows]
         documents = [[row["positive"], *texts] for row, texts in zip(rows, further, strict=True)]
-        texts = [text for row in documents for text in row]
-        anchors, cut_anchors = embedder.tokenize([row["anchor"] for row in rows], embedder.recipe.anchor_prompt)
-        others, cut_others = embedder.tokenize(texts, embedder.recipe.positive_prompt)
-        self.truncated = cut_anchors + cut_others
-        self.sequences = anchors + others
+        anchors, texts = [row["anchor"] for row in rows], [text for row in documents for text in row]
+
+        def tokenize(form: Callable[[str], str]) -> tuple[list[list[int]], int]:
+            first, cut = embedder.tokenize(list(map(form, anchors)), embedder.recipe.anchor_prompt)
+            second, cut_too = embedder.tokenize(list(map(form, texts)), embedder.recipe.positive_prompt)
+            return first + second, cut + cut_too
+
+        self.sequences, self.truncated = tokenize(str)
+        self._bare_share, self._bare = bare, tokenize(without_final_punctuation)[0] if bare else []
         ends = len(anchors) + np.cumsum([len(row) for row in documents])
         self._numbers = [
             np.array([i, *range(end - len(row), end)]) for i, (row, end) in enumerate(zip(documents, ends, strict=True))
@@ -82,8 +96,20 @@ class Batches:
         columns = zip(*(self._keys[i] for i in chosen), strict=True)
         return Batch(
             rows=len(chosen),
-            sequences=[self.sequences[number] for number in numbers],
+            sequences=self._forms(numbers, step),
             numbers=numbers,
             owners=torch.from_numpy(owners),
             mask=false_negative_mask(*(list(column) for column in columns)),
         )
+
+    def _forms(self, numbers: np.ndarray, step: int) -> list[list[int]]:
+        """The sequences of these numbers, some of them without their final punctuation."""
+        if not self._bare_share:
+            return [self.sequences[number] for number in numbers]
+        bare = np.random.default_rng([self.seed, step, 1]).random(len(numbers)) < self._bare_share
+        return [(self._bare if drop else self.sequences)[number] for number, drop in zip(numbers, bare, strict=True)]
+
+
+def without_final_punctuation(text: str) -> str:
+    """A text without its full stop or question mark; one that is nothing else stays as it is."""
+    return text.rstrip().rstrip(".!?;:") or text

@@ -27,6 +27,8 @@ class Plan:
     opposed_weight: float
     opposed_margin: float
     consistency: float
+    drop_final_punctuation: float
+    interpolation: float
     matryoshka_dims: list[int]
     matryoshka_weights: list[float]
     weight_decay: float

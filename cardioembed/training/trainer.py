@@ -60,7 +60,10 @@ class Trainer:
         self.fingerprint = fingerprint
         self.total = plan.total_steps(len(rows), processes())
         size, per_epoch = plan.per_device_train_batch_size * processes(), plan.steps_per_epoch(len(rows), processes())
-        self.batches = Batches(embedder, rows, size, per_epoch, plan.seed, opposed=plan.loss == "opposed_statements")
+        opposed = plan.loss == "opposed_statements"
+        self.batches = Batches(
+            embedder, rows, size, per_epoch, plan.seed, opposed=opposed, bare=plan.drop_final_punctuation
+        )
         self.objective = build_objective(plan)
         self.untrained = _vectors_of_all(embedder, self.batches.sequences) if plan.consistency else None
         fuse_lora(embedder.model)
@@ -68,6 +71,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
         )
+        self.start = self._copy() if plan.interpolation < 1 else {}
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.recent: list[dict[str, Tensor]] = []
@@ -245,6 +249,10 @@ class Trainer:
         if not self.best:
             raise UserError("no validation after the first step gave a number; lower train.learning_rate")
         self._put(self.best)
+        if self.start:
+            self._put(between(self.start, self.best, self.plan.interpolation))
+            scores = self.validate()
+            self.progress.best_score = [scores["accuracy@1"], scores["mrr"]]
         untouched = untouched_adapters(self.embedder.model)
         if untouched:
             raise UserError(
@@ -260,3 +268,13 @@ def _vectors_of_all(embedder: Embedder, sequences: list[list[int]]) -> np.ndarra
     places = [numbers.setdefault(tuple(sequence), len(numbers)) for sequence in sequences]
     print(f"  consistency: {len(numbers):,} texts as the untrained model sees them")
     return embedder.encode_tokens([list(sequence) for sequence in numbers])[places]
+
+
+def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights a share of the way from those of the base to trained ones (Wortsman et al. 2022, arXiv 2109.01903).
+
+    LoRA's factor A stays as trained, so that what the adapter adds, the product B A, is that share of it.
+    """
+    return {
+        name: weight if "lora_A" in name else torch.lerp(start[name], weight, share) for name, weight in end.items()
+    }

@@ -19,6 +19,7 @@ from cardioembed.embedder.pooling import pool
 from cardioembed.embedder.saving import load_model, save_model
 from cardioembed.errors import UserError
 from cardioembed.training import losses
+from cardioembed.training.batches import Batches, without_final_punctuation
 from cardioembed.training.plan import Plan
 from cardioembed.training.trainer import Trainer
 
@@ -305,3 +306,54 @@ def test_rslora_scales_by_the_root_of_the_rank(tiny_bert, tmp_path):
         model = trainer(tiny_bert, tmp_path, lora=lora).embedder.model
         scales = {m.scaling["default"] for m in model.modules() if isinstance(getattr(m, "scaling", None), dict)}
         assert scales == {expected}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.7])
+def test_interpolation_keeps_a_share_of_what_was_learned(share, tiny_bert, tmp_path):
+    options = {"data": rows(), "num_train_epochs": 3}
+    whole = trainer(tiny_bert, tmp_path / "whole", **options)
+    whole.train()
+    part = trainer(tiny_bert, tmp_path / "part", interpolation=share, **options)
+    part.train()
+    trained, kept = weights_of(whole), weights_of(part)
+    for name in (name for name in trained if "lora_B" in name):
+        mate = name.replace("lora_B", "lora_A")
+        torch.testing.assert_close(kept[name] @ kept[mate], share * trained[name] @ trained[mate])
+    measured = part.validate()
+    assert part.progress.best_score == [measured["accuracy@1"], measured["mrr"]]
+    assert part.progress.best_score != whole.progress.best_score
+
+
+def test_interpolation_of_a_resumed_run_starts_from_the_base(tiny_bert, tmp_path, monkeypatch):
+    options = {"scores": [0.1] * 9, "interpolation": 0.5}
+    whole = trainer(tiny_bert, tmp_path / "whole", **options)
+    whole.train()
+    stop_before(trainer(tiny_bert, tmp_path / "parts", **options), 3, monkeypatch)
+    resumed = trainer(tiny_bert, tmp_path / "parts", **options)
+    resumed.train()
+    assert equal(weights_of(whole), weights_of(resumed))
+
+
+def test_final_punctuation_is_left_out_of_a_share_of_the_texts(tiny_bert):
+    embedder = load_embedder(str(tiny_bert), max_length=64, device="cpu")
+    data = [
+        row | {"anchor": f"{row['anchor']}.", "positive": f"Is it {row['positive']}?", "negatives": ["no mark"]}
+        for row in rows()
+    ]
+    whole, some = Batches(embedder, data, 6, 2, seed=1), Batches(embedder, data, 6, 2, seed=1, bare=0.5)
+    shorter = [
+        [len(a) - len(b) for a, b in zip(whole.at(step).sequences, some.at(step).sequences, strict=True)]
+        for step in range(20)
+    ]
+    assert {length for lengths in shorter for length in lengths} == {0, 1}
+    assert {length for lengths in shorter for length in lengths[12:]} == {0}  # the negatives have none to lose
+    assert 0.4 < np.mean([lengths[:12] for lengths in shorter]) < 0.6
+    assert shorter[0] != shorter[2]  # the same rows again, other marks
+    assert some.at(3).sequences == Batches(embedder, data, 6, 2, seed=1, bare=0.5).at(3).sequences
+    every = Batches(embedder, data, 6, 2, seed=1, bare=1.0).at(0)
+    assert not {sequence[-2] for sequence in every.sequences} & set(embedder.tokenize([". ?"])[0][0][1:-1])
+
+
+@pytest.mark.parametrize(("text", "bare"), [("Wait.", "Wait"), ("Is it? ", "Is it"), ("...", "..."), ("a.b", "a.b")])
+def test_without_final_punctuation(text, bare):
+    assert without_final_punctuation(text) == bare
