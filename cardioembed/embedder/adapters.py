@@ -9,7 +9,6 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cardioembed.errors import UserError
 
@@ -130,7 +129,9 @@ def train_everything(model: PreTrainedModel, frozen_layers: int | None = None) -
     Raises:
         UserError: The base has no more layers than that.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
+    lists = {name: len(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    stack = max(lists, key=lists.get)
+    layers = [f"{stack}.{number}" for number in range(lists[stack])]
     if frozen_layers is not None and frozen_layers >= len(layers):
         raise UserError(
             f"model.frozen_layers: {frozen_layers} would freeze all {len(layers)} layers of this base; give 0 (its "
