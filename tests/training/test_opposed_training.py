@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_options import PLAN, equal, log_of, rows, stop_before, trainer, weights_of
+from test_options import PLAN, assert_a_stop_changes_nothing, log_of, rows, trainer
 
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.errors import UserError
@@ -83,13 +83,9 @@ def test_consistency_starts_at_nothing(tiny_bert, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tiny_bert, tmp_path, monkeypatch):
-    options = {"data": opposed_rows(), "scores": [0.1] * 9, "consistency": 5.0, **OPPOSED}
-    whole = trainer(tiny_bert, tmp_path / "whole", **options)
-    whole.train()
-    stop_before(trainer(tiny_bert, tmp_path / "parts", **options), 3, monkeypatch)
-    resumed = trainer(tiny_bert, tmp_path / "parts", **options)
-    resumed.train()
-    assert equal(weights_of(whole), weights_of(resumed))
+    assert_a_stop_changes_nothing(
+        tiny_bert, tmp_path, monkeypatch, data=opposed_rows(), consistency=5.0, drop_final_punctuation=0.5, **OPPOSED
+    )
 
 
 def test_validation_lets_opposed_statements_compete(tiny_bert):

@@ -96,6 +96,16 @@ def stop_before(done, step, monkeypatch):
         done.train()
 
 
+def assert_a_stop_changes_nothing(base, folder, monkeypatch, **options):
+    """Stopped before its fourth step and started again, a run ends with the weights of one that was not."""
+    whole = trainer(base, folder / "whole", scores=[0.1] * 9, **options)
+    whole.train()
+    stop_before(trainer(base, folder / "parts", scores=[0.1] * 9, **options), 3, monkeypatch)
+    resumed = trainer(base, folder / "parts", scores=[0.1] * 9, **options)
+    resumed.train()
+    assert equal(weights_of(whole), weights_of(resumed))
+
+
 def margin(anchors, positives, negatives, distance):
     return losses.triplet_margin(anchors, positives, negatives, 0.3, distance)
 
@@ -325,13 +335,7 @@ def test_interpolation_keeps_a_share_of_what_was_learned(share, tiny_bert, tmp_p
 
 
 def test_interpolation_of_a_resumed_run_starts_from_the_base(tiny_bert, tmp_path, monkeypatch):
-    options = {"scores": [0.1] * 9, "interpolation": 0.5}
-    whole = trainer(tiny_bert, tmp_path / "whole", **options)
-    whole.train()
-    stop_before(trainer(tiny_bert, tmp_path / "parts", **options), 3, monkeypatch)
-    resumed = trainer(tiny_bert, tmp_path / "parts", **options)
-    resumed.train()
-    assert equal(weights_of(whole), weights_of(resumed))
+    assert_a_stop_changes_nothing(tiny_bert, tmp_path, monkeypatch, interpolation=0.5)
 
 
 def test_final_punctuation_is_left_out_of_a_share_of_the_texts(tiny_bert):
