@@ -322,7 +322,7 @@ class TrainSettings(Block):
     triplet_distance: Literal["euclidean", "cosine"] = "euclidean"
     opposed_weight: float = Field(6.0, ge=0)
     opposed_margin: float = Field(0.2, ge=0, le=4)
-    consistency: float = Field(0.0, ge=0)
+    distillation: float = Field(0.0, ge=0)
     drop_final_punctuation: float = Field(0.0, ge=0, le=1)
     interpolation: float = Field(1.0, gt=0, le=1)
     matryoshka_dims: list[int] = []

@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
         tokens = (train_peer if options.peer else train)(embedder, rows, validation, settings, seed)
         seconds = round(time.monotonic() - started, 1)
         trained = weights_of(embedder)
-        for share in options.interpolate:
+        for share in options.interpolate or [settings.train.interpolation]:
             mixed = {name: torch.lerp(weight, trained[name], share) for name, weight in base.items()}
             embedder.model.load_state_dict(mixed, strict=False)
             line = {
@@ -76,7 +76,8 @@ def weights_of(embedder: Embedder) -> dict[str, torch.Tensor]:
 
 def train(embedder: Embedder, rows: list[Row], validation: list[Row], settings: Settings, seed: int) -> int:
     """Stage 03's training; returns the tokens seen."""
-    plan = Plan(**settings.train.model_dump() | {"gradient_cache": False, "report_to": []}, seed=seed)
+    whole = {"gradient_cache": False, "report_to": [], "interpolation": 1.0}
+    plan = Plan(**settings.train.model_dump() | whole, seed=seed)
     check_objective(plan, rows, embedder.dimension)
     torch.manual_seed(seed)
     if settings.model.fine_tuning == "full":
@@ -163,7 +164,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--config", default="configs/clinical_small.yaml", help="its run folder has stage 02's files")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="as in the stages")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--interpolate", type=float, nargs="+", default=[1.0], help="1: trained weights, 0: the base's")
+    parser.add_argument("--interpolate", type=float, nargs="+", help="1: trained weights, 0: the base's; as the config")
     parser.add_argument("--peer", action="store_true", help="train with sentence-transformers' defaults")
     parser.add_argument("--sts", nargs="*", default=[], help="further files, as in evaluate.sts")
     parser.add_argument("--beir", nargs="*", default=[], help="further folders, as in evaluate.beir")

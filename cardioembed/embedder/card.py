@@ -14,7 +14,7 @@ from cardioembed.embedder.jina_bert import JinaBertConfig
 _MEASURES = {"accuracy@1": "Accuracy@1", "mrr": "MRR"}
 _SHOWN = (
     "loss", "temperature", "symmetric", "false_negative_margin", "triplet_margin", "triplet_distance",
-    "opposed_weight", "opposed_margin", "consistency", "drop_final_punctuation", "interpolation",
+    "opposed_weight", "opposed_margin", "distillation", "drop_final_punctuation", "interpolation",
     "matryoshka_dims", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "bf16",
 )  # fmt: skip
 _PEER = """from sentence_transformers import SentenceTransformer
@@ -146,7 +146,7 @@ def _settings(summary: dict[str, Any]) -> str:
         "opposed_statements": {"temperature", "opposed_weight", "opposed_margin"},
     }
     of_losses = set().union(*own.values(), {"symmetric"})
-    off = {"consistency": 0.0, "drop_final_punctuation": 0.0, "interpolation": 1.0}
+    off = {"distillation": 0.0, "drop_final_punctuation": 0.0, "interpolation": 1.0}
     absent = {name for name, value in off.items() if values[name] == value}
     absent |= of_losses - own.get(values["loss"], {"temperature", "symmetric"})
     rows = {name: value for name, value in values.items() if name not in absent and value not in (None, [])}

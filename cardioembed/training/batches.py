@@ -48,6 +48,7 @@ class Batches:
 
     Attributes:
         sequences: Token ids of all texts of all rows.
+        unopposed: Numbers of the sequences whose row has no opposed statement.
         negatives: Negatives a row: what the row with the fewest has.
         truncated: Texts that were cut at ``max_length``.
     """
@@ -80,6 +81,8 @@ class Batches:
         self._numbers = [
             np.array([i, *range(end - len(row), end)]) for i, (row, end) in enumerate(zip(documents, ends, strict=True))
         ]
+        unopposed = [own for own, row in zip(self._numbers, rows, strict=True) if not (opposed and "opposed" in row)]
+        self.unopposed = np.concatenate([np.empty(0, int), *unopposed])
         self._epoch, self._order = -1, np.empty(0, int)
         self._keys = [(row["group"], normalise(row["anchor"]), normalise(row["positive"])) for row in rows]
 

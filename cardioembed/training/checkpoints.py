@@ -68,22 +68,27 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
-def load_checkpoint(
-    checkpoint: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fingerprint: dict[str, Any]
-) -> tuple[Progress, dict[str, Tensor], list[dict[str, Tensor]]]:
-    """Puts weights and optimizer back; returns progress, the best weights and those of the last validations.
+def refuse_other_settings(checkpoint: Path, fingerprint: dict[str, Any]) -> None:
+    """Refuses a checkpoint of other settings, data or base.
 
     Raises:
-        UserError: The checkpoint is of other settings, data or base.
+        UserError: Names what differs.
     """
-    state = read_json(checkpoint / "state.json")
-    changed = [key for key in fingerprint if state["fingerprint"].get(key) != fingerprint[key]]
+    was = read_json(checkpoint / "state.json")["fingerprint"]
+    changed = [key for key in fingerprint if was.get(key) != fingerprint[key]]
     if changed:
-        listed = "\n".join(f"  - {k}: was {state['fingerprint'].get(k)!r}, is {fingerprint[k]!r}" for k in changed)
+        listed = "\n".join(f"  - {key}: was {was.get(key)!r}, is {fingerprint[key]!r}" for key in changed)
         raise UserError(
             f"{checkpoint} was trained with something else:\n{listed}\nGo back to that, use another run_dir, or delete "
             f"{checkpoint.parent} to start over"
         )
+
+
+def load_checkpoint(
+    checkpoint: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Puts weights and optimizer back; returns progress, the best weights and those of the last validations."""
+    state = read_json(checkpoint / "state.json")
     saved = load_file(checkpoint / "weights.safetensors")
     moments = load_file(checkpoint / "optimizer.safetensors")
     with torch.no_grad():

@@ -35,7 +35,7 @@ def loss_curve(log: list[Row], best_step: int) -> bytes:
     if len(losses) > 2 * width:
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
         top.plot(steps[width - 1 :], smooth, color=BLUE, linewidth=2, label=f"mean of {width} steps")
-    top.set_ylabel("training loss (nats)")
+    top.set_ylabel("training loss")
     top.legend(frameon=False)
     at = [row["step"] for row in checks]
     bottom.plot(at, [r["validation_accuracy@1"] for r in checks], color=BLUE, marker="o", label="accuracy@1")

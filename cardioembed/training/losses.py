@@ -179,19 +179,25 @@ def opposed_statements(
     return contrast + weight * softplus(own - distances + margin)[against].mean()
 
 
-def changed_cosines(vectors: Tensor, reference: Tensor, apart: Tensor) -> Tensor:
-    """Mean squared change of cosines: what keeps a model's general sense of similarity.
+def drift(vectors: Tensor, reference: Tensor) -> Tensor:
+    """How far texts moved from where they were, as 1 - s: holds what a model knew.
+
+    A whole vector says where a text lies among all others, whereas cosines between the texts of a batch say it of a
+    few, most of them unrelated.
 
     Args:
-        vectors: Unit vectors, shape (n, d).
-        reference: Those of the same texts by the model as it was, shape (n, any).
-        apart: Which pairs count, boolean, shape (n, n).
+        vectors: Unit vectors, shape (n, d); n may be 0.
+        reference: Those of the same texts by the model as it was, shape (n, d).
 
     Returns:
-        A scalar; 0 where no pair counts.
+        The mean over texts, a scalar; 0 where there are none.
+
+    Raises:
+        ValueError: The shapes differ.
     """
-    change = (vectors @ vectors.T - reference @ reference.T)[apart]
-    return change.square().mean() if change.numel() else vectors.new_zeros(())
+    if vectors.shape != reference.shape:
+        raise ValueError(f"vectors and reference must have one shape, not {vectors.shape} and {reference.shape}")
+    return 1 - (vectors * reference).sum(-1).mean() if len(vectors) else vectors.new_zeros(())
 
 
 def matryoshka(

@@ -11,14 +11,14 @@ from cardioembed.training import losses
 from cardioembed.training.batches import Batch
 from cardioembed.training.plan import Plan
 
-# Of the vectors of a batch's texts (texts, d), and of those that the untrained model gives them, or None.
-Objective = Callable[[Tensor, Tensor | None, Batch], Tensor]
+# Of the vectors of a batch's texts (texts, d), of what ``Untrained.of`` says of these texts, or None, and the batch.
+Objective = Callable[[Tensor, tuple[Tensor, Tensor] | None, Batch], Tensor]
 
 
 def build_objective(plan: Plan) -> Objective:
     """The plan's loss as a function of a batch's vectors."""
 
-    def objective(vectors: Tensor, reference: Tensor | None, batch: Batch) -> Tensor:
+    def objective(vectors: Tensor, untrained: tuple[Tensor, Tensor] | None, batch: Batch) -> Tensor:
         mask, owners = batch.mask.to(vectors.device), batch.owners.to(vectors.device)
         anchors, positives, others = vectors.tensor_split((batch.rows, 2 * batch.rows))
         if plan.loss == "opposed_statements":
@@ -28,10 +28,10 @@ def build_objective(plan: Plan) -> Objective:
             rows = owners[: batch.rows]
             others = others.view(-1, batch.rows, vectors.shape[1]).transpose(0, 1)
         loss = _weighted_dimensions(_contrast(plan, rows, mask), plan)(anchors, positives, others)
-        if reference is None:
+        if untrained is None:
             return loss
-        apart = ~(mask | torch.eye(batch.rows, dtype=torch.bool, device=mask.device))
-        return loss + plan.consistency * losses.changed_cosines(vectors, reference, apart[owners][:, owners])
+        known, reference = (part.to(vectors.device) for part in untrained)
+        return loss + plan.distillation * losses.drift(vectors[known], reference)
 
     return objective
 

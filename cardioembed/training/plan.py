@@ -26,7 +26,7 @@ class Plan:
     triplet_distance: str
     opposed_weight: float
     opposed_margin: float
-    consistency: float
+    distillation: float
     drop_final_punctuation: float
     interpolation: float
     matryoshka_dims: list[int]

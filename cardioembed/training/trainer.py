@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -20,7 +19,14 @@ from cardioembed.embedder.encoder import Embedder
 from cardioembed.errors import UserError
 from cardioembed.records import Row
 from cardioembed.training.batches import Batch, Batches
-from cardioembed.training.checkpoints import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from cardioembed.training.checkpoints import (
+    Progress,
+    latest_checkpoint,
+    load_checkpoint,
+    refuse_other_settings,
+    save_checkpoint,
+)
+from cardioembed.training.distillation import Untrained
 from cardioembed.training.fused_lora import fuse_lora
 from cardioembed.training.gradients import batch_backward, sum_gradients
 from cardioembed.training.monitor import Monitor, flops_per_token
@@ -65,7 +71,7 @@ class Trainer:
             embedder, rows, size, per_epoch, plan.seed, opposed=opposed, bare=plan.drop_final_punctuation
         )
         self.objective = build_objective(plan)
-        self.untrained = _vectors_of_all(embedder, self.batches.sequences) if plan.consistency else None
+        self.untrained: Untrained | None = None
         fuse_lora(embedder.model)
         self.weights = trained_weights(embedder.model)
         self.optimizer = torch.optim.AdamW(
@@ -82,7 +88,12 @@ class Trainer:
         Raises:
             UserError: A loss or gradient is not finite, or a checkpoint of other settings is in the way.
         """
-        self._resume()
+        checkpoint = latest_checkpoint(self.folder)
+        if checkpoint:
+            refuse_other_settings(checkpoint, self.fingerprint)  # before minutes of encoding, not after
+        if self.plan.distillation:  # before a checkpoint's weights come
+            self.untrained = Untrained(self.embedder, self.batches.sequences, self.batches.unopposed)
+        self._resume(checkpoint)
         self._set_modes()
         evaluate_every, save_every = every(self.plan.eval_steps, self.total), every(self.plan.save_steps, self.total)
         monitor = Monitor(
@@ -109,10 +120,9 @@ class Trainer:
         patience = self.plan.early_stopping_patience
         return self.progress.step >= self.total or (patience is not None and self.progress.stale >= patience)
 
-    def _resume(self) -> None:
-        checkpoint = latest_checkpoint(self.folder)
+    def _resume(self, checkpoint: Path | None) -> None:
         if checkpoint:
-            state = load_checkpoint(checkpoint, self.weights, self.optimizer, self.fingerprint)
+            state = load_checkpoint(checkpoint, self.weights, self.optimizer)
             self.progress, self.best, self.recent = state
             print(f"  going on from {checkpoint} (step {self.progress.step} of {self.total})")
 
@@ -174,13 +184,11 @@ class Trainer:
 
     def _backward(self, batch: Batch, step: int) -> float:
         """Puts the batch's gradient into the weights; returns its loss."""
-        reference = None
-        if self.untrained is not None:
-            reference = torch.from_numpy(self.untrained[batch.numbers]).to(self.embedder.device)
+        untrained = self.untrained and self.untrained.of(batch.numbers)
         loss = batch_backward(
             self._embed,
             batch.sequences,
-            lambda vectors: self.objective(vectors, reference, batch),
+            lambda vectors: self.objective(vectors, untrained, batch),
             vectors=torch.zeros(len(batch.sequences), self.embedder.dimension, device=self.embedder.device),
             chunk_tokens=self.plan.chunk_tokens,
             seed=(self.plan.seed, step),
@@ -260,14 +268,6 @@ class Trainer:
                 "modules out of model.lora.target_modules"
             )
         self.embedder.model.eval()
-
-
-def _vectors_of_all(embedder: Embedder, sequences: list[list[int]]) -> np.ndarray:
-    """Vectors of all sequences, shape (sequences, d); equal ones are encoded once."""
-    numbers: dict[tuple[int, ...], int] = {}
-    places = [numbers.setdefault(tuple(sequence), len(numbers)) for sequence in sequences]
-    print(f"  consistency: {len(numbers):,} texts as the untrained model sees them")
-    return embedder.encode_tokens([list(sequence) for sequence in numbers])[places]
 
 
 def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:

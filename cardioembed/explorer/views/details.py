@@ -33,7 +33,7 @@ def _training(options: Options) -> None:
     log = training_log(options.run_dir)
     validation = {"validation_accuracy@1": "accuracy@1", "validation_mrr": "MRR"}
     curves = (
-        ("Training loss", {"loss": "loss"}, "loss (nats)"),
+        ("Training loss", {"loss": "loss"}, "loss"),
         ("Validation", validation, "score"),
         ("Learning rate", {"learning_rate": "learning rate"}, "learning rate"),
         ("Length of the gradient", {"grad_norm": "gradient norm"}, "gradient norm"),
