@@ -7,7 +7,7 @@ MultipleNegativesRankingLoss with the first opposed statement as hard negative, 
 
 example python 01_merge_paraphrases.py --config configs/clinical_small.yaml
         python 02_prepare_training_data.py --config configs/clinical_small.yaml
-        python -m bench.quality.sweep --name no-consistency --set train.consistency=0 train.max_steps=400 --seeds 0 1
+        python -m bench.quality.sweep --name no-distillation --set train.distillation=0 train.max_steps=400 --seeds 0 1
 """
 
 from __future__ import annotations
