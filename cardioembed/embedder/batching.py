@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cardioembed.distributed import processes, rank
 
+# A chunk costs what this share of a full one does even where it is nearly empty: calls, and small matrices.
+CHUNK_COST = 1 / 16
+
 
 def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
-    """Cuts texts, longest first, into chunks whose padded size stays within a token budget.
+    """Cuts texts, longest first, into the chunks that cost least within a token budget.
+
+    The cost is that of the padded tokens and of the chunks themselves (``CHUNK_COST``); dynamic programming over the
+    places to cut finds the least.
 
     Args:
         lengths: Tokens of each text.
@@ -19,14 +26,22 @@ def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
         Indices of the texts, chunk by chunk; every index once.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    widths = [lengths[i] for i in order]  # of a chunk that begins there: its first text is its longest
+    width, counts = np.array(widths), np.arange(len(order), 0, -1)
+    cost, begin = np.zeros(len(order) + 1), np.zeros(len(order) + 1, int)  # of the cheapest chunks of the first texts
+    first = 0  # where the last of these chunks can begin
+    for end in range(1, len(order) + 1):
+        while first < end - 1 and widths[first] * (end - first) > budget:
+            first += 1
+        costs = cost[first:end] + width[first:end] * counts[first - end :]
+        cheapest = costs.argmin()
+        begin[end], cost[end] = first + cheapest, costs[cheapest] + CHUNK_COST * budget
     chunks: list[list[int]] = []
-    for index in order:
-        # The first text of a chunk is its longest, so it decides the padded width.
-        if chunks and lengths[chunks[-1][0]] * (len(chunks[-1]) + 1) <= budget:
-            chunks[-1].append(index)
-        else:
-            chunks.append([index])
-    return chunks
+    end = len(order)
+    while end:
+        chunks.append(order[begin[end] : end])
+        end = begin[end]
+    return chunks[::-1]
 
 
 def own_share(chunks: list[list[int]], *, even: bool) -> list[tuple[list[int], bool]]:
