@@ -4,7 +4,8 @@ reads   01_sentences.jsonl, 01_merged_paraphrases.jsonl, and the evaluation sets
         with prepare.labelled that file instead of stage 01's
 writes  02_training_train.jsonl, 02_training_validation.jsonl, 02_training_test.jsonl
             {"id", "group", "anchor", "positive", "negatives": [..], "negative_kinds": [..], "source", "section",
-            "model"}, with "kind": "passage" for query-passage pairs and "negative_notes" beside counterfactuals
+            "model"}, with "kind": "passage" for query-passage pairs, "negative_notes" beside counterfactuals, and
+            "opposed": [two texts] that contradict the row, with prepare.opposed_statements
         02_columns/{train,validation,test}.jsonl   the same as columns anchor, positive, negative_1 ..
         02_held_out_books.jsonl   the same for prepare.split.held_out_books, for stage 04 alone; fewer or no negatives
                                   where these books have too few sentences

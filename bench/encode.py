@@ -1,7 +1,7 @@
 """Sentences per second: this project's Embedder.encode against SentenceTransformer.encode.
 
 Same weights, same sentences (the sample's originals and paraphrases), float32, unit vectors, each with its own default
-batching: chunks of 4096 tokens here, batches of 32 sentences there. Nothing is timed unless all vectors agree.
+batching: chunks of 1,024 tokens here, batches of 32 sentences there. Nothing is timed unless all vectors agree.
 
 example python -m bench.encode --repeats 5 --out bench/results/encode.json
 """

@@ -58,6 +58,7 @@ def main(options: argparse.Namespace) -> None:
             line = {
                 "name": options.name, "set": options.set, "seed": seed, "interpolation": share,
                 **development(embedder, settings, options), "tokens": tokens, "seconds": seconds,
+                "train": settings.train.model_dump(),
             }  # fmt: skip
             with options.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line, ensure_ascii=False) + "\n")
