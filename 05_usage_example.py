@@ -87,8 +87,10 @@ def search(
         top_k: How many to return.
 
     Raises:
-        UserError: ``vectors`` and ``texts`` differ in number, or there is nothing to search.
+        UserError: ``vectors`` and ``texts`` differ in number, there is nothing to search, or ``top_k`` is below 1.
     """
+    if top_k < 1:
+        raise UserError(f"search: top_k is {top_k}; give 1 or more")
     vectors = model.encode(texts, prompt_name=model.recipe.positive_prompt) if vectors is None else vectors
     if len(vectors) != len(texts) or not len(texts):
         raise UserError(f"search: {len(texts)} texts and {len(vectors)} vectors; give one vector a text, at least one")

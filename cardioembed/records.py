@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def read_jsonl(path: Path, required: Iterable[str] = (), texts: Iterable[str] = 
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside ``path``; the file written there is renamed to ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -144,6 +145,7 @@ def atomic_open(path: Path) -> Iterator[IO[str]]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside ``path`` that takes its place if the block succeeds."""
+    path = path.resolve()  # "." has no name, and of a link the folder behind it is meant
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -82,10 +83,15 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Loads a saved adapter onto its base.
 
     Raises:
-        UserError: Weights of the file do not fit the base, or the base expects others: the adapter of another base.
+        UserError: Weights of the file do not fit the base, or the base expects others: the adapter of another base; or
+            the file is damaged.
     """
     try:
         adapted = PeftModel.from_pretrained(model, folder)
+    except SafetensorError as error:
+        raise UserError(
+            f"{folder / 'adapter_model.safetensors'} is damaged ({error}); restore it, or train again with stage 03"
+        ) from None
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder}: the adapter does not fit its base ({reason}); it belongs to another base") from None

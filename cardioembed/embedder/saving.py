@@ -106,8 +106,8 @@ def load_model(
     Args:
         folder: ``runs/<name>/03_model``; a folder or hub id without ``cardioembed.json`` is opened as a plain base.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        base: Where the base is now, if it moved since training. A model whose weights are whole opens without its
-            base, which is then looked for when ``without_adapter`` asks for it.
+        base: Where the base is now, if it moved since training; not for a plain base. A model whose weights are whole
+            opens without its base, which is then looked for when ``without_adapter`` asks for it.
         trust_remote_code: Whether a base that needs code of its own may run it.
 
     Raises:
@@ -116,7 +116,9 @@ def load_model(
     """
     folder = Path(folder)
     if not (folder / MODEL_FILE).is_file():
-        return _load_plain(folder, device)
+        if base is not None:
+            raise UserError(f"{folder} is a base itself, not a model that stage 03 wrote; leave out base={base!r}")
+        return _load_plain(folder, device, trust_remote_code)
     card = read_json(folder / MODEL_FILE)
     try:
         recipe = Recipe(**card["recipe"])
@@ -143,6 +145,7 @@ def load_model(
     # The saved tokenizer appends its EOS already, so nothing is added to it.
     tokenizer = load_tokenizer(here, recipe.max_length, causal=False)
     embedder = Embedder(model, tokenizer, recipe, found, where, sha256(folder / MODEL_FILE), alone)
+    embedder.place = str(folder.resolve())
     _check_probes(embedder, probes, folder)
     return embedder
 
@@ -155,7 +158,7 @@ def _base_if_here(wanted: str, name: str, revision: str | None, whole: Base) -> 
         return Base(name, revision, whole.folder, whole.reference)
 
 
-def _load_plain(folder: Path, device: str) -> Embedder:
+def _load_plain(folder: Path, device: str, trust_remote_code: bool) -> Embedder:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(
             f"{folder} is not a model folder: it has neither {MODEL_FILE} nor config.json. Give runs/<name>/03_model, "
@@ -163,7 +166,9 @@ def _load_plain(folder: Path, device: str) -> Embedder:
         )
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
         raise UserError(f"{folder} does not exist. Run stage 03 first: python 03_train_embedding_model.py --config ...")
-    return load_embedder(str(folder), device=device, max_length=256)
+    # The whole path: a model is the same one from wherever it is opened.
+    name = str(folder.resolve() if folder.is_dir() else folder)
+    return load_embedder(name, device=device, max_length=256, trust_remote_code=trust_remote_code)
 
 
 def _check_probes(embedder: Embedder, probes: dict[str, Any], folder: Path) -> None:

@@ -50,10 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def streamlit_arguments(parsed: argparse.Namespace) -> list[str]:
-    """Arguments of Streamlit; what is the same for every run stands in ``.streamlit/config.toml``."""
+    """Arguments of Streamlit; what is the same for every run stands in ``.streamlit/config.toml``.
+
+    What keeps the texts on this machine stands here too: STREAMLIT_* in the environment would win over that file.
+    """
     given = {"--run": parsed.run, "--texts": parsed.texts, "--cache": parsed.cache}
     own = [f"{name}={value}" for name, value in given.items() if value]
-    return ["run", str(APP), f"--server.port={parsed.port}", "--", *own]
+    private = ["--server.address=127.0.0.1", "--browser.gatherUsageStats=false"]
+    return ["run", str(APP), *private, f"--server.port={parsed.port}", "--", *own]
 
 
 def _check_packages() -> None:

@@ -1,4 +1,4 @@
-"""Plotly figures, drawn by WebGL. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+"""Plotly figures, drawn by WebGL. Colours are Okabe and Ito's; each has a symbol too, for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def scatter(
     ranges: Sequence[tuple[float, float]] | None = None,
     height: int = 560,
 ) -> Scatter:
-    """Texts as points with a colour a label, and a symbol too where there are more labels than colours.
+    """Texts as points with a colour and a symbol a label.
 
     Args:
         points: Shape (n, 2) or (n, 3).
@@ -148,7 +148,8 @@ def _lay_out(
 
 def look(number: int) -> dict[str, str]:
     """Colour and symbol of the label of a number; no two of the first 64 are the same."""
-    return {"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]}
+    round_, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "symbol": SYMBOLS[(place + round_) % len(SYMBOLS)]}
 
 
 def ordered_labels(labels: Sequence[str]) -> list[str]:
@@ -271,8 +272,8 @@ def counts(numbers: Mapping[str, Mapping[str, int]]) -> go.Figure:
     parts = sorted({part for found in numbers.values() for part in found})
     figure = go.Figure()
     for number, part in enumerate(parts):
-        pattern = {"shape": ("", "/", "x", ".")[number // len(COLOURS) % 4]}
-        marker = {"color": COLOURS[number % len(COLOURS)], "pattern": pattern}
+        round_, place = divmod(number, len(COLOURS))
+        marker = {"color": COLOURS[place], "pattern": {"shape": ("", "/", "x", ".")[(place + round_) % 4]}}
         amounts = [found.get(part, 0) for found in numbers.values()]
         figure.add_trace(go.Bar(y=list(numbers), x=amounts, name=html.escape(part), orientation="h", marker=marker))
     legend = {"orientation": "h", "yanchor": "top", "y": -0.25, "x": 0}

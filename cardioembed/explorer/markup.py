@@ -22,7 +22,7 @@ def table(found: Table, caption: str = "") -> str:
 
 def _cell(cell: Cell, first: bool) -> str:
     sign, word = _SIGNS.get(cell.verdict, ("", ""))
-    marked = f' <span title="{word}" aria-label="{word}">{sign}</span>' if sign else ""
+    marked = f' <span role="img" title="{word}" aria-label="{word}">{sign}</span>' if sign else ""
     weight = ";font-weight:600" if sign else ""
     interval = f'<br><small style="opacity:0.75;white-space:nowrap">{html.escape(cell.ci)}</small>' if cell.ci else ""
     tag = 'th scope="row"' if first else "td"

@@ -37,9 +37,10 @@ def kept(folder: Path, kind: str, key: tuple[str, ...], compute: Callable[[], Ar
     try:
         with atomic_path(path) as temporary:
             save_file(arrays, temporary)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{folder} cannot be written ({error.strerror}); free some space, or keep vectors and maps elsewhere: "
+            f"{folder} cannot be written ({reason}); free some space, or keep vectors and maps elsewhere: "
             "--cache FOLDER"
         ) from None
     return arrays

@@ -60,9 +60,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _drift(value: str) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
     if not 0 <= number <= 2:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 2")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number from 0 to 2")
     return number
 
 
@@ -135,8 +138,12 @@ def _push(options: argparse.Namespace) -> None:
     kind = "private" if options.private else "public"
     print(f"{'would upload' if options.dry_run else 'uploading'} to {options.push_to_hub} ({kind}):")
     print("\n".join(f"  {size:>13,}  {name}" for name, size in files))
-    if not options.dry_run:
+    if options.dry_run:
+        return
+    try:
         print(f"uploaded: {push_to_hub(options.out, options.push_to_hub, private=options.private)}")
+    except KeyboardInterrupt:
+        raise UserError(f"stopped: {options.out} is whole, its upload is not; give the same command again") from None
 
 
 if __name__ == "__main__":

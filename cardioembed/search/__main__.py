@@ -31,13 +31,7 @@ def build(options: argparse.Namespace) -> None:
     """Writes a new index."""
     check_new(options.out, options.kind)
     placed = _read(options)
-    folder = Path(options.model)
-    place = str(folder.resolve()) if folder.is_dir() else options.model
-    _tell(
-        build_from(
-            _load(options.model, options), placed, options.out, kind=options.kind, place=place, show_progress_bar=True
-        )
-    )
+    _tell(build_from(_load(options.model, options), placed, options.out, kind=options.kind, show_progress_bar=True))
 
 
 def add(options: argparse.Namespace) -> None:
@@ -53,7 +47,10 @@ def query(options: argparse.Namespace) -> None:
     check_queries(options.query)
     check_top_k(options.top_k)
     index = Index.open(options.index)
-    wanted = dict(_condition(index, given) for given in options.filter)
+    conditions = [_condition(index, given) for given in options.filter]
+    wanted = dict(conditions)
+    if len(wanted) < len(conditions):
+        raise UserError("--filter names a key twice, and no text has two values of one; give each key once")
     index.filters.positions(wanted)
     embedder = _load(options.model or index.model, options)
     hits = index.search(embedder, options.query, options.top_k, wanted)

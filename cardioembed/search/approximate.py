@@ -107,7 +107,7 @@ class Approximate:
         faiss, count = self._faiss, self._index.ntotal
         share = 1.0 if positions is None else len(positions) / count
         factor, least = _OVERSAMPLING[self.kind]
-        wanted = min(max(factor * top_k, least), count if positions is None else len(positions))
+        wanted = int(min(max(factor * top_k, least), count if positions is None else len(positions)))  # faiss's kind
         options: dict[str, Any] = {}
         if positions is not None:
             mask = np.zeros(count, bool)

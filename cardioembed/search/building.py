@@ -64,9 +64,7 @@ def build_index(
     Raises:
         UserError: No texts, an empty one, two different rows of one id, ``out`` in use, or faiss missing.
     """
-    return build_from(
-        embedder, list_texts(texts), out, kind=kind, place=embedder.base.name, show_progress_bar=show_progress_bar
-    )
+    return build_from(embedder, list_texts(texts), out, kind=kind, show_progress_bar=show_progress_bar)
 
 
 def build_from(
@@ -75,10 +73,9 @@ def build_from(
     out: str | Path,
     *,
     kind: str,
-    place: str,
     show_progress_bar: bool = False,
 ) -> Change:
-    """As ``build_index``, of rows that ``read_texts`` gives; ``place`` is where the model can be opened again."""
+    """As ``build_index``, of rows that ``read_texts`` gives."""
     out = Path(out)
     check_new(out, kind)
     rows, repeated = distinct(placed)
@@ -87,7 +84,7 @@ def build_from(
     recipe = embedder.recipe
     model = {
         "identity": embedder.identity,
-        "place": place,
+        "place": embedder.place,
         "anchor_prompt": recipe.anchor_prompt,
         "positive_prompt": recipe.positive_prompt,
     }
@@ -146,6 +143,7 @@ def add_from(
     show_progress_bar: bool = False,
 ) -> Change:
     """As ``add_to_index``, of rows that ``read_texts`` gives."""
+    folder = Path(folder).resolve()  # it is replaced as a whole, even where one stands in it
     index = Index.open(folder)
     index.check_model(embedder)
     opened = sha256(index.folder / ABOUT)

@@ -43,7 +43,10 @@ def read_texts(paths: Iterable[Path], *, text_key: str = "text", id_key: str = "
                 found = ", ".join(map(str, content)) or "nothing"
                 raise UserError(f"{where}: there is no {text_key!r}; found: {found}. Name the text's key (--text-key)")
             text = content.pop("text" if path.suffix == ".txt" else text_key)
-            yield where, make_row(where, text, content.pop(id_key, None), content)
+            row_id = content.pop(id_key, None)
+            if path.suffix == ".csv" and not row_id:
+                row_id = None  # an empty cell is no id
+            yield where, make_row(where, text, row_id, content)
 
 
 def list_texts(texts: Iterable[str | Row]) -> Iterator[Placed]:
@@ -131,7 +134,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
                 if None in cells or None in cells.values():
                     columns = len(reader.fieldnames or ())
                     raise UserError(f"{where}: not the {columns} cells of the header; quote texts that hold a comma")
-                yield where, {**cells, "id": cells["id"] or None} if "id" in cells else cells
+                yield where, cells
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: {_not_utf8(error)}") from None
     except csv.Error as error:

@@ -3,7 +3,8 @@
     python -m cardioembed.serving --model runs/laptop/03_model
     curl http://127.0.0.1:8000/v1/embeddings -d '{"model": "runs/laptop/03_model", "input": ["Atrial fibrillation"]}'
 
-Other machines reach it only with --host, and then with a key:
+Other machines reach it only with --host, and then with a key; let a proxy stand before it that closes connections which
+send nothing:
 
     export CARDIOEMBED_KEY=...
     python -m cardioembed.serving --model runs/laptop/03_model --host 0.0.0.0 --api-key-env CARDIOEMBED_KEY
@@ -60,7 +61,8 @@ def serve(options: argparse.Namespace, limits: Limits, key: str | None, listener
     embedder = load_model(options.model, device=options.device, base=options.base)
     search = open_index(options.index, embedder) if options.index else None
     name = options.model_name or options.model
-    hosts = ("127.0.0.1", "localhost", "[::1]") if key is None and _local(options.host) else None
+    own = f"[{options.host}]" if ":" in options.host else options.host.lower()
+    hosts = (own, "127.0.0.1", "localhost", "[::1]") if key is None and _local(options.host) else None
     app = create_app(embedder, name, limits=limits, search=search, api_key=key, hosts=hosts)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -73,24 +75,33 @@ def serve(options: argparse.Namespace, limits: Limits, key: str | None, listener
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket of its own at an address, bound before the model loads.
+    """A socket of its own that listens at an address, before the model loads.
 
     Raises:
         UserError: The address is not this machine's, or another program has it.
     """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port} is not a port; give one from 1 to 65535, or 0 for a free one")
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # else a second service could be bound to the same port
     except OSError as error:
+        if listener:
+            listener.close()
         reason = error.strerror or error
         raise UserError(f"--host {host} --port {port} cannot be used: {reason}; choose another port or host") from None
     return listener
 
 
 def _local(host: str) -> bool:
-    return is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}")
+    try:
+        return is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}")
+    except UserError:
+        raise UserError(f"--host {host!r} is not an address; give one such as 127.0.0.1 or 0.0.0.0") from None
 
 
 def _key(options: argparse.Namespace) -> str | None:

@@ -96,6 +96,8 @@ class Service:
         with self.bodies.room() as lengths:
             asked = parse_search(await self.bodies.read(request, lengths), self.limits)
             embedded = await self._embed(request, [asked.query], self.embedder.recipe.anchor_prompt)
+            if not np.isfinite(embedded.vectors).all():
+                raise ValueError("the model gave a vector that is not finite")
             try:
                 [hits] = await asyncio.to_thread(self.find, embedded.vectors, asked.top_k, asked.filter)
             except UserError as error:

@@ -132,11 +132,11 @@ class Batcher:
 
         Raises:
             QueueFull: There is no room for that many texts now.
-            Closed: ``close`` was called.
+            Closed: ``close`` was called, or the worker has died.
         """
         job = _Job(texts, prompt_name)
         with self._changed:
-            if self._closing:
+            if self._closing or (self._worker.ident and not self._worker.is_alive()):
                 raise Closed
             if self._waiting + len(texts) > self.max_queue:
                 raise QueueFull

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from cardioembed.errors import UserError
 
+_LONGEST_WAIT_MS = 60_000
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -35,9 +37,11 @@ class Limits:
     max_top_k: int = 1000
 
     def __post_init__(self) -> None:
-        for name, least in (("max_body_bytes", 1), ("max_inputs", 1), ("max_text_chars", 1), ("max_wait_ms", 0)):
+        for name, least in (("max_body_bytes", 1), ("max_inputs", 1), ("max_text_chars", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} {getattr(self, name)} is less than {least}; give {least} or more")
+        if not 0 <= self.max_wait_ms <= _LONGEST_WAIT_MS:
+            raise UserError(f"max_wait_ms {self.max_wait_ms} is not from 0 to {_LONGEST_WAIT_MS:,}; give milliseconds")
         if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
             raise UserError(f"max_batch_tokens {self.max_batch_tokens} is less than 1; 1 serves every text alone")
         for part, whole in (("max_inputs", "max_queue"), ("max_body_bytes", "max_bodies_bytes")):

@@ -22,7 +22,8 @@ class Batch:
         rows: How many.
         sequences: Token ids of all anchors, then all positives, then all first negatives, all second ones ..., then all
             first wordings of opposed statements, all second ones.
-        numbers: Of the sequences in ``Batches.sequences``, shape (texts,).
+        numbers: Of the texts in ``Batches.sequences``, shape (texts,). A text without its final punctuation has the
+            number of the whole one, and with it the untrained vector that it is to stay near.
         owners: The row, counted in the batch, that each sequence belongs to, shape (texts,).
         mask: Pairs of rows that are no negatives of each other, boolean, (rows, rows).
     """
@@ -49,7 +50,6 @@ class Batches:
     Attributes:
         sequences: Token ids of all texts of all rows.
         unopposed: Numbers of the sequences whose row has no opposed statement.
-        negatives: Negatives a row: what the row with the fewest has.
         truncated: Texts that were cut at ``max_length``.
     """
 
@@ -65,7 +65,7 @@ class Batches:
         bare: float = 0.0,
     ) -> None:
         self.size, self.per_epoch, self.seed = size, per_epoch, seed
-        self.negatives = m = 0 if opposed else min(len(row["negatives"]) for row in rows)
+        m = 0 if opposed else min(len(row["negatives"]) for row in rows)
         further = [row.get("opposed", ()) if opposed else row["negatives"][:m] for row in rows]
         documents = [[row["positive"], *texts] for row, texts in zip(rows, further, strict=True)]
         anchors, texts = [row["anchor"] for row in rows], [text for row in documents for text in row]

@@ -11,12 +11,16 @@ from cardioembed.training import losses
 from cardioembed.training.batches import Batch
 from cardioembed.training.plan import Plan
 
-# Of the vectors of a batch's texts (texts, d), of what ``Untrained.of`` says of these texts, or None, and the batch.
 Objective = Callable[[Tensor, tuple[Tensor, Tensor] | None, Batch], Tensor]
 
 
 def build_objective(plan: Plan) -> Objective:
-    """The plan's loss as a function of a batch's vectors."""
+    """The plan's loss.
+
+    Returns:
+        A function of a batch's vectors, shape (texts, d), in the order of ``batch.sequences``; of what
+        ``Untrained.of`` says of these texts, or None; and of the batch. It gives a scalar.
+    """
 
     def objective(vectors: Tensor, untrained: tuple[Tensor, Tensor] | None, batch: Batch) -> Tensor:
         mask, owners = batch.mask.to(vectors.device), batch.owners.to(vectors.device)

@@ -145,6 +145,19 @@ def test_missing_adapter_weights_are_refused(tiny_bert, tmp_path):
         load_model(tmp_path / "m", device="cpu")
 
 
+def test_a_damaged_adapter_is_named(tiny_bert, tmp_path):
+    trained(str(tiny_bert), tmp_path / "m")
+    path = tmp_path / "m" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors is damaged"):
+        load_model(tmp_path / "m", device="cpu")
+
+
+def test_a_plain_base_takes_no_other_base(tiny_bert):
+    with pytest.raises(UserError, match="leave out base="):
+        load_model(tiny_bert, base="elsewhere")
+
+
 def test_what_is_no_model_says_what_to_give(tmp_path):
     with pytest.raises(UserError, match=r"neither cardioembed\.json nor config\.json"):
         load_model(tmp_path)

@@ -1,5 +1,6 @@
 """Texts of a run, own texts, vectors that are encoded once, figures, and what a missing file says."""
 
+import argparse
 import subprocess
 import sys
 
@@ -148,6 +149,12 @@ def test_wrong_options_end_with_2(run_dir, arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_flags_keep_the_page_on_this_machine_whatever_the_environment_says():
+    arguments = launcher.streamlit_arguments(argparse.Namespace(run="r", texts=None, cache=None, port=8501))
+    own = arguments[: arguments.index("--")]
+    assert {"--server.address=127.0.0.1", "--browser.gatherUsageStats=false"} <= set(own)
+
+
 def test_options_behind_streamlit_do_not_end_the_process(run_dir):
     assert parse_page_arguments([f"--run={run_dir}"]).cache == run_dir / "explorer_cache"
     for arguments in (["--run"], ["--colour"]):
@@ -176,6 +183,7 @@ def test_points_of_a_figure_lead_back_to_their_texts():
 
 def test_no_two_labels_look_alike_and_rare_ones_are_others():
     assert len({tuple(figures.look(n).values()) for n in range(64)}) == 64
+    assert len({figures.look(n)["symbol"] for n in range(8)}) == 8
     labels = [f"label {n}" for n in range(40)] + ["label 7"]
     drawn = figures.scatter(np.ones((41, 2)), ["x"] * 41, labels)
     names = [trace.name for trace in drawn.figure.data]

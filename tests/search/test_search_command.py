@@ -62,6 +62,8 @@ def test_mistakes_end_with_advice(tmp_path, texts, capsys, tiny_qwen3, tiny_qwen
     assert "top_k is 0" in fails(capsys, "query", index, "valve", "--top-k", 0)
     assert "give key=value" in fails(capsys, "query", index, "valve", "--filter", "book")
     assert "'bok'; did you mean 'book'" in fails(capsys, "query", index, "valve", "--filter", "bok=esc")
+    twice = ["--filter", "book=esc", "--filter", "book=aha"]
+    assert "names a key twice" in fails(capsys, "query", index, "valve", *twice)
     texts.write_text(json.dumps({"id": 1, "text": "other"}))
     assert "--replace" in fails(capsys, "add", index, "--texts", texts)
     assert main(["add", str(index), "--texts", str(texts), "--replace"]) == 0
@@ -70,6 +72,23 @@ def test_mistakes_end_with_advice(tmp_path, texts, capsys, tiny_qwen3, tiny_qwen
     shown = capsys.readouterr()
     assert SENTENCES[0] in shown.out
     assert "its end was not used" in shown.err
+
+
+def test_an_index_finds_its_model_from_anywhere(tmp_path, texts, capsys, tiny_qwen3, monkeypatch):
+    monkeypatch.chdir(tiny_qwen3.parent)
+    index, linked = tmp_path / "index", tmp_path / "linked"
+    succeeds(capsys, "build", "--model", tiny_qwen3.name, "--texts", texts, "--out", index)
+    linked.symlink_to(index)
+    more = tmp_path / "more.csv"
+    more.write_text("note,text\n,Water pills drain a failing heart.\n")
+    monkeypatch.chdir(index)
+    assert "1 added" in succeeds(capsys, "add", ".", "--texts", more, "--id-key", "note")
+    more.write_text("text\nDigoxin slows the ventricles.\n")
+    assert "1 added" in succeeds(capsys, "add", linked, "--texts", more)
+    assert linked.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "linked", "more.csv", "texts.jsonl"]
+    monkeypatch.chdir(tmp_path)
+    assert len(succeeds(capsys, "query", "index", "valve", "--top-k", 9).splitlines()) == 2 * (len(SENTENCES) + 2)
 
 
 def test_faiss_that_is_missing_is_told_before_a_model_is_loaded(tmp_path, texts, capsys, monkeypatch):

@@ -259,6 +259,16 @@ def test_what_cannot_be_tokenised_fails_alone(embedder, tiny_qwen2):
     batcher.close()
 
 
+def test_a_worker_that_died_takes_nothing_new(embedder, monkeypatch):
+    batcher = running(embedder)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(batcher, "_draw", lambda: 1 / 0)
+    batcher.submit(["a"])
+    batcher._worker.join(SECONDS)
+    with pytest.raises(Closed):
+        batcher.submit(["b"])
+
+
 def test_closing_answers_what_was_taken_and_takes_nothing_new(hold):
     held = hold(max_batch_tokens=1)
     held.occupy()

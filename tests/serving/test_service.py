@@ -365,13 +365,15 @@ def raise_(failures):
     raise failures.pop()
 
 
-def test_vectors_that_are_not_finite_are_no_answer(held_model, monkeypatch):
+def test_vectors_that_are_not_finite_are_no_answer(held_model, monkeypatch, tmp_path):
     held_model.gate.release(10_000)
-    embed = held_model.embed_tokens
+    build_index(held_model, SENTENCES, tmp_path / "index")
+    embed, search = held_model.embed_tokens, open_index(tmp_path / "index", held_model)
     monkeypatch.setattr(held_model, "embed_tokens", lambda rows: embed(rows) * float("nan"))
-    with serving(held_model) as own:
-        status, answer = post(own, GOOD)
-    assert (status, answer["error"]["type"]) == (500, "server_error")
+    with serving(held_model, search=search) as own:
+        for content, path in ((GOOD, "/v1/embeddings"), ({"query": "valve"}, "/search")):
+            status, answer = post(own, content, path)
+            assert (status, answer["error"]["type"]) == (500, "server_error")
 
 
 def test_shutdown_answers_what_is_in_flight(held_model):
@@ -513,7 +515,11 @@ def test_metrics_count_and_tell_no_text(embedder):
         (["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
         (["--max-inputs", "9000"], "max_inputs 9000 is more than max_queue 8192"),
         (["--max-batch-tokens", "0"], "max_batch_tokens 0 is less than 1"),
-        (["--max-wait-ms", "-1"], "max_wait_ms -1.0 is less than 0"),
+        (["--max-wait-ms", "-1"], "max_wait_ms -1.0 is not from 0 to 60,000"),
+        (["--max-wait-ms", "nan"], "max_wait_ms nan is not from 0 to 60,000"),
+        (["--max-wait-ms", "inf"], "max_wait_ms inf is not from 0 to 60,000"),
+        (["--port", "70000"], "--port 70000 is not a port"),
+        (["--host", "http://127.0.0.1"], "--host 'http://127.0.0.1' is not an address"),
         (["--host", "203.0.113.7", "--allow-no-key"], "cannot be used"),
     ],
 )
@@ -534,7 +540,14 @@ def test_a_taken_port_and_a_missing_model_are_told(capsys, tmp_path):
 def test_a_key_that_no_header_can_hold_is_refused(capsys, monkeypatch):
     monkeypatch.setenv("BROKEN_KEY", "clé")
     assert main(["--model", "x", "--api-key-env", "BROKEN_KEY"]) == 2
-    assert "clé" not in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "characters that no HTTP header has" in shown
+    assert "clé" not in shown
+
+
+def test_a_bound_port_is_taken_from_all_others():
+    with bind("127.0.0.1", 0) as listener, pytest.raises(UserError, match="choose another port"):
+        bind("127.0.0.1", listener.getsockname()[1])
 
 
 def test_the_command_serves_until_terminated(tiny_qwen3):

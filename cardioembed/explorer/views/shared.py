@@ -156,17 +156,18 @@ def choose_text(texts: Texts, offered: list[int], key: str) -> int | None:
         key: Where the chosen place is held.
     """
     chosen = st.session_state.get(key)
-    if chosen is not None and chosen >= len(texts):
-        chosen = st.session_state[key] = None
+    offered = list(dict.fromkeys(offered))
     listed = offered[:_MOST_LISTED]
+    rest = f" (the first {len(listed):,} of {len(offered):,})" if len(offered) > len(listed) else ""
     if chosen is not None and chosen not in listed:
         listed = [chosen, *listed]
     return st.selectbox(
-        "Open a text: click its point, or choose or type here",
+        f"Open a text: click its point, or choose or type here{rest}",
         listed,
         index=None,
         key=key,
-        format_func=lambda place: shortened(texts.texts[place], 110),
+        # Streamlit finds a choice by its label, so equal beginnings need a number to differ.
+        format_func=lambda place: f"{place + 1}. {shortened(texts.texts[place], 110)}",
         placeholder="No text is open",
     )
 
@@ -202,4 +203,4 @@ def show_neighbours(texts: Texts, before: list[Neighbour], after: list[Neighbour
             for rank, one in enumerate(found, 1)
         ]
         column.markdown(f"**{title}**")
-        column.html(markup.rows_table(["", "cosine", "", "text"], rows, title))
+        column.html(markup.rows_table(["rank", "cosine", "change", "text"], rows, title))

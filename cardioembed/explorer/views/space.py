@@ -54,7 +54,10 @@ def show(options: Options) -> None:
     if with_neighbours and (place := st.session_state.get(chosen_key)) is not None:
         marks = [*_neighbour_marks(texts, vectors, found, side, place), *marks]
     drawn = figures.with_marks(scatter_of(found.points, texts, colour, _axis_names(found)), marks)
-    alt = f"{method} map of {len(texts)} texts by their vectors {side} training; the list below opens any of them"
+    alt = (
+        f"{method} map of {len(texts)} texts by their vectors {side} training; the list below opens them, those "
+        "nearest to a placed query first"
+    )
     show_scatter(drawn, f"space-{method}-{dims}-{side}", alt, chosen_key=chosen_key)
     st.caption(_how_to_read(method, query))
     if dims == 3:
