@@ -52,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace, limits: Limits, key: str | None, listener: socket.socket) -> None:
     """Loads the model, opens the index and answers on a bound socket until SIGINT or SIGTERM."""
+    # Read by OpenMP as torch is imported: threads that wait for each other's part of a product sleep instead of
+    # spinning, so that the cores are free for the requests that arrive meanwhile.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import uvicorn
 
     from cardioembed.embedder.saving import load_model
