@@ -26,14 +26,14 @@ def length_sorted_chunks(lengths: list[int], budget: int) -> list[list[int]]:
         Indices of the texts, chunk by chunk; every index once.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    widths = [lengths[i] for i in order]  # of a chunk that begins there: its first text is its longest
-    width, counts = np.array(widths), np.arange(len(order), 0, -1)
+    widths = np.array([lengths[i] for i in order])  # of a chunk that begins there: its first text is its longest
+    counts = np.arange(len(order), 0, -1)
     cost, begin = np.zeros(len(order) + 1), np.zeros(len(order) + 1, int)  # of the cheapest chunks of the first texts
     first = 0  # where the last of these chunks can begin
     for end in range(1, len(order) + 1):
         while first < end - 1 and widths[first] * (end - first) > budget:
             first += 1
-        costs = cost[first:end] + width[first:end] * counts[first - end :]
+        costs = cost[first:end] + widths[first:end] * counts[first - end :]
         cheapest = costs.argmin()
         begin[end], cost[end] = first + cheapest, costs[cheapest] + CHUNK_COST * budget
     chunks: list[list[int]] = []

@@ -46,7 +46,7 @@ class Embedder:
         base: Where the base came from.
         device: Where the weights are.
         identity: Differs between any two models whose vectors must not be mixed.
-        place: Where it can be opened again: its folder, or the base's name.
+        place: Where it can be opened again: its folder, or the base's name and revision.
         load_base: Loads the base of a fully tuned model, None where the base is in ``model``.
         sharded: Whether ``model`` is divided among processes, which must then all run it equally often.
     """
@@ -69,7 +69,7 @@ class Embedder:
         self.load_base = load_base
         self.sharded = False
         self.identity = identity or f"{base.name}@{base.revision} {recipe}"
-        self.place = base.name
+        self.place = f"{base.name}@{base.revision}" if base.revision else base.name
         self._encoding = 0  # how many encode at this moment
         self._was_training = False
         self._mode_lock = threading.Lock()

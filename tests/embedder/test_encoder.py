@@ -4,7 +4,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from texts import MINILM, SENTENCES
 
-from cardioembed.embedder.encoder import load_embedder
+from cardioembed.embedder.bases import Base
+from cardioembed.embedder.encoder import Embedder, load_embedder
 from cardioembed.errors import UserError
 
 BASES = ["tiny_bert", "tiny_qwen2", "tiny_qwen3"]
@@ -75,3 +76,11 @@ def test_a_prompt_of_ones_own_replaces_the_bases(tiny_qwen3):
     embedder = load_embedder(str(tiny_qwen3), max_length=64, device="cpu", anchor_prompt="Find: ", positive_prompt=None)
     assert embedder.prompt_text(embedder.recipe.anchor_prompt) == "Find: "
     assert embedder.recipe.positive_prompt is None
+
+
+def test_a_hub_base_is_found_again_at_its_revision(tiny_bert):
+    found = load_embedder(str(tiny_bert), max_length=64, device="cpu")
+    assert found.place == str(tiny_bert)
+    hub = Base("owner/name", "0123abc", tiny_bert, "owner/name")
+    again = Embedder(found.model, found.tokenizer, found.recipe, hub, found.device)
+    assert again.place == "owner/name@0123abc"
