@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cardioembed.config import Settings, load_settings
+from cardioembed.config import Settings
+from cardioembed.config_file import load_settings
 from cardioembed.errors import UserError
 from cardioembed.records import library_versions, write_json
 

@@ -19,7 +19,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cardioembed import distributed
-from cardioembed.config import Settings, flatten, load_settings, to_yaml
+from cardioembed.config import Settings, flatten, to_yaml
+from cardioembed.config_file import load_settings
 from cardioembed.errors import GateError, UserError
 from cardioembed.records import atomic_open, library_versions, read_json, sha256, write_json
 

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cardioembed.config import Settings, load_settings
+from cardioembed.config import Settings
+from cardioembed.config_file import load_settings
 from cardioembed.errors import UserError
 from cardioembed.records import atomic_folder, read_json, write_json
 from cardioembed.stage import SCRIPTS, changed_settings

@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 from texts import ROOT, SENTENCES
 from transformers import AutoModel
 
-from cardioembed.config import TrainSettings, flatten, load_settings
+from cardioembed.config import TrainSettings, flatten
+from cardioembed.config_file import load_settings
 from cardioembed.embedder.adapters import adapter_weights, attach_lora
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.embedder.pooling import pool

@@ -43,8 +43,8 @@ def test_gradients_and_forms_agree(bench, tmp_path, capsys):
 
 
 def test_a_gradient_that_differs_fails_the_check(bench, tmp_path, capsys, monkeypatch):
-    module, run = bench
-    monkeypatch.setattr(module, "gradient", lambda trainer, fused: torch.ones(4) * (1 if fused else 2))
+    _, run = bench
+    monkeypatch.setattr("bench.gpu_correctness.gradient", lambda trainer, fused: torch.ones(4) * (1 if fused else 2))
     assert run("--tiny", "--correctness", "--out", str(tmp_path / "out.json")) == 2
     assert "1 of 10 checks failed" in capsys.readouterr().err
 

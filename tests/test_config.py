@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cardioembed.config import Settings, flatten, load_settings, to_yaml
+from cardioembed.config import Settings, flatten, to_yaml
+from cardioembed.config_file import load_settings
 from cardioembed.errors import UserError
 from cardioembed.paraphrases.languages import FUNCTION_WORDS
 

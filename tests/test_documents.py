@@ -7,7 +7,8 @@ import pytest
 import yaml
 from texts import ROOT
 
-from cardioembed.config import Settings, flatten, load_settings
+from cardioembed.config import Settings, flatten
+from cardioembed.config_file import load_settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # configs/study*.yaml are lists of such files, see test_study.py.

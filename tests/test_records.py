@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy
 import pytest
@@ -181,6 +182,21 @@ def test_new_folder_takes_the_place_of_the_old_one_without_its_files(tmp_path):
             (temporary / name).write_text(name)
     assert names(folder) == ["second"]
     assert names(tmp_path / "deep") == ["model"]
+
+
+def test_a_link_and_the_working_folder_stand_for_the_folder_behind_them(tmp_path, monkeypatch):
+    folder, link = tmp_path / "model", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    with atomic_folder(link) as temporary:
+        (temporary / "first").write_text("first")
+    assert link.is_symlink()
+    assert names(folder) == ["first"]
+    monkeypatch.chdir(folder)
+    with atomic_folder(Path()) as temporary:
+        (temporary / "second").write_text("second")
+    assert names(folder) == ["second"]
+    assert names(tmp_path) == ["link", "model"]
 
 
 def test_json_with_nan_is_refused_and_the_old_file_kept(tmp_path):

@@ -5,7 +5,8 @@ import subprocess
 import pytest
 from texts import MINILM, ROOT
 
-from cardioembed.config import flatten, load_settings
+from cardioembed.config import flatten
+from cardioembed.config_file import load_settings
 from cardioembed.study import load_study
 
 CONFIG = ROOT / "configs/specialties.yaml"

@@ -15,7 +15,8 @@ from sentence_transformers import (
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 from stages import ROOT, STAGE_01, STAGE_02, fail, rows, run, sets, succeed
 
-from cardioembed.config import flatten, load_settings
+from cardioembed.config import flatten
+from cardioembed.config_file import load_settings
 from cardioembed.records import normalise, sha256
 
 TRAINING = ("02_training_train.jsonl", "02_training_validation.jsonl", "02_training_test.jsonl")

@@ -6,7 +6,7 @@ import pytest
 from architectures import ARCHITECTURES
 from texts import ROOT
 
-from cardioembed.config import load_settings
+from cardioembed.config_file import load_settings
 
 STUDY = sorted((ROOT / "configs/study").glob("*.yaml"))
 # configs/study*.yaml are lists of such files, see test_study.py.

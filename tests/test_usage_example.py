@@ -84,6 +84,8 @@ def test_search_refuses_vectors_of_other_texts(toured):
         usage.search(model, "ECG", ["Aspirin"], vectors)
     with pytest.raises(UserError, match="0 texts and 0 vectors"):
         usage.search(model, "ECG", [])
+    with pytest.raises(UserError, match="top_k is 0; give 1 or more"):
+        usage.search(model, "ECG", ["Aspirin", "Statin"], vectors, top_k=0)
     # Vectors of the query itself: an untrained model's nearest text is otherwise anybody's guess.
     vectors[1] = model.encode("ECG", prompt_name=model.recipe.anchor_prompt)
     hits = usage.search(model, "ECG", ["Aspirin", "Statin"], vectors, top_k=1)

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from cardioembed.config import Settings, load_settings
+from cardioembed.config import Settings
+from cardioembed.config_file import load_settings
 from cardioembed.embedder.adapters import attach_lora, train_everything
 from cardioembed.embedder.encoder import Embedder, load_embedder
 from cardioembed.errors import UserError

@@ -64,8 +64,7 @@ def serve(options: argparse.Namespace, limits: Limits, key: str | None, listener
     embedder = load_model(options.model, device=options.device, base=options.base)
     search = open_index(options.index, embedder) if options.index else None
     name = options.model_name or options.model
-    own = f"[{options.host}]" if ":" in options.host else options.host.lower()
-    hosts = (own, "127.0.0.1", "localhost", "[::1]") if key is None and _local(options.host) else None
+    hosts = own_names(options.host) if key is None else None
     app = create_app(embedder, name, limits=limits, search=search, api_key=key, hosts=hosts)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -98,6 +97,12 @@ def bind(host: str, port: int) -> socket.socket:
         reason = error.strerror or error
         raise UserError(f"--host {host} --port {port} cannot be used: {reason}; choose another port or host") from None
     return listener
+
+
+def own_names(host: str) -> tuple[str, ...] | None:
+    """The names that requests to a loopback address may give it; None for an address that is open to others."""
+    own = f"[{host}]" if ":" in host else host.lower()
+    return tuple(dict.fromkeys((own, "127.0.0.1", "localhost", "[::1]"))) if _local(host) else None
 
 
 def _local(host: str) -> bool:

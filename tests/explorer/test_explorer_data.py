@@ -6,18 +6,22 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
+from streamlit.testing.v1 import AppTest
 from texts import ROOT, SENTENCES
 
 from cardioembed.embedder.adapters import attach_lora
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.embedder.saving import load_model, save_model
 from cardioembed.errors import UserError
+from cardioembed.evaluation.tables import Cell, Table
 from cardioembed.explorer import __main__ as launcher
 from cardioembed.explorer import figures, markup
 from cardioembed.explorer.data import LABELLED, PAIRS, choices, load_texts, sample
 from cardioembed.explorer.data import SENTENCES as ALL
 from cardioembed.explorer.options import parse_page_arguments
 from cardioembed.explorer.run_files import needed, training_log
+from cardioembed.explorer.store import kept
 from cardioembed.explorer.vectors import Models, load_vectors
 from cardioembed.records import write_jsonl
 
@@ -201,3 +205,31 @@ def test_markup_in_texts_is_shown_and_not_obeyed():
         markup.rows_table([evil], [[evil]], evil),
     ]
     assert all("<script" not in text and "&lt;35" in text for text in shown)
+
+
+def test_a_verdict_has_a_name_for_those_who_hear_the_page():
+    shown = markup.table(Table(["metric", "adapted"], [[Cell("mrr"), Cell("0.91", "[0.90, 0.92]", "better")]]))
+    assert '<span role="img" title="better" aria-label="better">▲</span>' in shown
+
+
+def test_texts_with_the_same_beginning_are_told_apart_in_the_list():
+    def page():
+        from cardioembed.explorer.data import Texts
+        from cardioembed.explorer.views.shared import choose_text
+
+        texts = [f"{'The mitral valve has two leaflets, ' * 6}{end}." for end in ("thin", "thick", "torn")]
+        choose_text(Texts(texts, ["0", "1", "2"], {}, 3), [0, 1, 2], "open")
+
+    labels = AppTest.from_function(page).run().selectbox[0].options
+    assert len(set(labels)) == 3
+    assert len({label.split(". ", 1)[1] for label in labels}) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("cardioembed.explorer.store.save_file", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); .*--cache FOLDER"):
+        kept(tmp_path, "map", ("key",), lambda: {"places": np.zeros((2, 2))})
+    assert list(tmp_path.iterdir()) == []

@@ -95,6 +95,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "out" / "README.md").write_text("a card")
     (tmp_path / "out" / "1_Pooling" / "config.json").write_text("{}")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the hub of these tests is on this machine
     return tmp_path / "out"
 
 
@@ -150,6 +151,25 @@ def test_without_a_token_nothing_is_begun(model, tmp_path, monkeypatch, capsys):
     assert main([str(model), "--out", str(tmp_path / "out"), "--push-to-hub", "me/cardio"]) == 2
     assert "HF_TOKEN is not set" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", ["abc", "nan", "-0.1", "2.5"])
+def test_a_drift_that_is_none_is_refused(limit, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["m", "--out", "o", f"--max-drift={limit}"])
+    assert f"'{limit}' is not a number from 0 to 2" in capsys.readouterr().err
+
+
+def test_an_upload_that_is_stopped_says_what_is_whole(model, tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(command_line, "push_to_hub", stopped)
+    out = tmp_path / "out"
+    assert main([str(model), "--out", str(out), "--device", "cpu", "--push-to-hub", "me/cardio"]) == 2
+    assert f"{out} is whole, its upload is not; give the same command again" in capsys.readouterr().err
+    assert (out / "model.safetensors").is_file()
 
 
 def test_the_summary_gives_the_drift(model, tmp_path, capsys):

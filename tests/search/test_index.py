@@ -72,7 +72,7 @@ def test_exact_hits_are_those_of_a_naive_search(tmp_path, vectors):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_finds_what_the_exact_one_finds(tmp_path, vectors, kind):
     index = save(tmp_path / "index", vectors[:3000], kind)
-    found = index.search_vectors(vectors[3000:], 10)
+    found = index.search_vectors(vectors[3000:], np.int64(10))  # numpy's whole numbers are no int
     shared = [len({hit.id for hit in hits} & set(naive(vectors[:3000], query, 10)[0]))
               for query, hits in zip(vectors[3000:], found, strict=True)]  # fmt: skip
     assert np.mean(shared) / 10 >= (1 if kind == "exact" else 0.97)

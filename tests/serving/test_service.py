@@ -24,7 +24,7 @@ from texts import ROOT, SENTENCES
 from cardioembed.embedder.encoder import load_embedder
 from cardioembed.errors import UserError
 from cardioembed.search.building import build_index
-from cardioembed.serving.__main__ import bind, main
+from cardioembed.serving.__main__ import bind, main, own_names
 from cardioembed.serving.app import create_app
 from cardioembed.serving.indexes import open_index
 from cardioembed.serving.limits import Limits
@@ -420,6 +420,20 @@ def test_a_page_under_another_name_is_turned_away(embedder):
             ("[::1]", 200),
         ):
             assert httpx2.get(f"{own}/v1/models", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.1", {"127.0.0.1", "localhost", "[::1]"}),
+        ("127.0.0.2", {"127.0.0.2", "127.0.0.1", "localhost", "[::1]"}),
+        ("LocalHost", {"127.0.0.1", "localhost", "[::1]"}),
+        ("::1", {"127.0.0.1", "localhost", "[::1]"}),
+    ],
+)
+def test_a_service_on_loopback_answers_to_its_own_names(host, names):
+    assert set(own_names(host)) == names
+    assert own_names("0.0.0.0") is None
 
 
 # --- Search, health, metrics ----------------------------------------
