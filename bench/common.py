@@ -168,10 +168,10 @@ def _contention(started: tuple[float, float | None]) -> float | None:
     return None if waited is None or now is None else round((now - waited) / (time.time() - then), 3)
 
 
-def versus(rates: dict[str, list[float]], unit: str) -> list[dict[str, Any]]:
-    """Medians of each side; the last side is the one that the ratios refer to."""
+def versus(rates: dict[str, list[float]], unit: str, against: str | None = None) -> list[dict[str, Any]]:
+    """Medians of each side; ``against`` is the one that the ratios refer to, None for the last."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    against = list(medians)[-1]
+    against = against or list(medians)[-1]
     return [
         {
             "": name,

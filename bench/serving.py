@@ -1,8 +1,9 @@
 """Requests per second of the service: batching of concurrent requests against every text alone.
 
-The same command twice, as two processes, the second with --max-batch-tokens 1 --max-wait-ms 0; 32 clients on
-connections of their own send one sentence after the other and wait for each answer (base64, as the openai client asks
-for it). Nothing is timed unless both give the same vectors.
+The same command three times, as processes of their own: as it comes, with one text in the model at a time
+(--max-batch-tokens 1 --max-wait-ms 0 --max-concurrent-batches 1), and with every text alone but as many at once as it
+comes. 32 clients on connections of their own send one sentence after the other and wait for each answer (base64, as the
+openai client asks for it). Nothing is timed unless all give the same vectors.
 
 example python -m bench.serving --repeats 5 --out bench/results/serving.json
 """
@@ -20,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,8 +34,9 @@ from cardioembed.errors import UserError
 
 CLIENTS = 32
 TOLERANCE = 1e-6  # largest difference in any element of a unit vector
-BATCHED, ALONE = "batched", "every text alone"
-ALONE_OPTIONS = ("--max-batch-tokens", "1", "--max-wait-ms", "0")
+BATCHED, ALONE, SIDE_BY_SIDE = "batched", "every text alone", "every text alone, two at once"
+SIDE_BY_SIDE_OPTIONS = ("--max-batch-tokens", "1", "--max-wait-ms", "0")
+ALONE_OPTIONS = (*SIDE_BY_SIDE_OPTIONS, "--max-concurrent-batches", "1")
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ def main(options: argparse.Namespace) -> None:
     settings = common.laptop_settings()
     where = common.environment("serving", len(os.sched_getaffinity(0)))
     sentences = sample_sentences(options.requests, settings.seed)
-    with serving(settings.model.base) as batched, serving(settings.model.base, *ALONE_OPTIONS) as alone:
-        sides = {BATCHED: batched, ALONE: alone}
+    options_of = {BATCHED: (), ALONE: ALONE_OPTIONS, SIDE_BY_SIDE: SIDE_BY_SIDE_OPTIONS}
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(serving(settings.model.base, *more)) for name, more in options_of.items()}
 
         # 1. The same vectors, or no timing. This is the warm-up as well.
-        first, second = (load(served, sentences) for served in sides.values())
-        difference = float(np.abs(first["vectors"] - second["vectors"]).max())
+        first, *others = (load(served, sentences)["vectors"] for served in sides.values())
+        difference = max(float(np.abs(first - other).max()) for other in others)
         if not difference <= TOLERANCE:
             raise UserError(f"the vectors differ by up to {difference:.2e}, more than {TOLERANCE:g}; nothing was timed")
         before = {name: common.proportional_memory_mib(served.pid) for name, served in sides.items()}
@@ -67,7 +70,7 @@ def main(options: argparse.Namespace) -> None:
         memory = {name: common.proportional_memory_mib(served.pid) for name, served in sides.items()}
 
     # 3. Report.
-    rows = common.versus({name: [run["rate"] for run in found] for name, found in runs.items()}, "requests/s")
+    rows = common.versus({name: [run["rate"] for run in found] for name, found in runs.items()}, "requests/s", ALONE)
     for row, (name, found) in zip(rows, runs.items(), strict=True):
         for percent in ("p50", "p95"):
             row[f"{percent}, ms"] = f"{statistics.median(run[percent] for run in found):.0f}"

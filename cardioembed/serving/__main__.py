@@ -26,6 +26,8 @@ from cardioembed.serving.limits import Limits
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 SHUTDOWN_SECONDS = 30
 _DEFAULTS = Limits()
+# Defaults that follow from the device, in words; see cardioembed.serving.batching.
+_ON_DEVICE = {"max_batch_tokens": "512 on a CPU, else 16,384", "max_concurrent_batches": "2 on a CPU, else 1"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,6 +140,7 @@ def _limits(options: argparse.Namespace) -> Limits:
         max_text_chars=options.max_text_chars,
         max_queue=options.max_queue,
         max_batch_tokens=options.max_batch_tokens,
+        max_concurrent_batches=options.max_concurrent_batches,
         max_wait_ms=options.max_wait_ms,
     )
 
@@ -162,14 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--api-key-env", metavar="NAME", help="environment variable that holds the key which requests must bring")
     add("--allow-no-key", action="store_true", help="serve other machines without a key")
     for name, kind, text in (
-        ("max_batch_tokens", int, "tokens through the model at once; 1 serves every text alone"),
+        ("max_batch_tokens", int, "tokens of a batch; 1 serves every text alone"),
+        ("max_concurrent_batches", int, "batches in the model at once, which share the cores"),
         ("max_wait_ms", float, "milliseconds that a text waits for others"),
         ("max_queue", int, "texts that may wait; more are answered with 429"),
         ("max_inputs", int, "texts of one request"),
         ("max_text_chars", int, "characters of one text"),
     ):
         default = getattr(_DEFAULTS, name)
-        shown = "1,024 on a CPU, else 16,384" if default is None else f"{default:,}"
+        shown = _ON_DEVICE[name] if default is None else f"{default:,}"
         add(f"--{name.replace('_', '-')}", type=kind, default=default, metavar="N", help=f"{text} (default: {shown})")
     mib = _DEFAULTS.max_body_bytes >> 20
     add("--max-body-mib", type=int, default=mib, metavar="N", help=f"longest request body (default: {mib})")

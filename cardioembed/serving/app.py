@@ -57,6 +57,7 @@ class Service:
         self.batcher = Batcher(
             embedder,
             max_batch_tokens=limits.max_batch_tokens,
+            max_concurrent_batches=limits.max_concurrent_batches,
             max_wait_ms=limits.max_wait_ms,
             max_queue=limits.max_queue,
             on_batch=self.metrics.batch,

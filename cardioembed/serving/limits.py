@@ -20,8 +20,10 @@ class Limits:
         max_inputs: Texts in one request.
         max_text_chars: Characters of one text; what is beyond the model's ``max_length`` in tokens is cut.
         max_queue: Texts of all requests that wait or are in the model.
-        max_batch_tokens: Tokens that go through the model at once; 1 serves every text alone, None takes
+        max_batch_tokens: Tokens of a batch; 1 serves every text alone, None takes
             ``cardioembed.serving.batching.default_batch_tokens``.
+        max_concurrent_batches: Batches in the model at once; None takes
+            ``cardioembed.serving.batching.default_concurrent_batches``.
         max_wait_ms: Milliseconds that the first text of a batch waits for others.
         max_top_k: Hits of one search.
     """
@@ -33,6 +35,7 @@ class Limits:
     max_text_chars: int = 50_000
     max_queue: int = 8192
     max_batch_tokens: int | None = None
+    max_concurrent_batches: int | None = None
     max_wait_ms: float = 3.0
     max_top_k: int = 1000
 
@@ -44,6 +47,8 @@ class Limits:
             raise UserError(f"max_wait_ms {self.max_wait_ms} is not from 0 to {_LONGEST_WAIT_MS:,}; give milliseconds")
         if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
             raise UserError(f"max_batch_tokens {self.max_batch_tokens} is less than 1; 1 serves every text alone")
+        if self.max_concurrent_batches is not None and self.max_concurrent_batches < 1:
+            raise UserError(f"max_concurrent_batches {self.max_concurrent_batches} is less than 1; give 1 or more")
         for part, whole in (("max_inputs", "max_queue"), ("max_body_bytes", "max_bodies_bytes")):
             if getattr(self, part) > getattr(self, whole):
                 raise UserError(

@@ -5,6 +5,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from texts import MINILM, SENTENCES
 
 from cardioembed.embedder.encoder import Embedder, load_embedder
@@ -35,7 +36,7 @@ class Held:
             return embed(sequences)
 
         monkeypatch.setattr(embedder, "embed_tokens", held)
-        options.setdefault("max_wait_ms", 0)
+        options = {"max_wait_ms": 0, "max_concurrent_batches": 1, **options}
         self.batcher = Batcher(embedder, on_batch=lambda *size: self.sizes.append(size), **options)
         self.batcher.start()
 
@@ -259,12 +260,51 @@ def test_what_cannot_be_tokenised_fails_alone(embedder, tiny_qwen2):
     batcher.close()
 
 
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_batches_are_in_the_model_at_once_each_with_its_share_of_the_threads(four_threads, hold, monkeypatch):
+    held = hold(max_concurrent_batches=2)
+    shares, embed = [], held.batcher.embedder.embed_tokens
+
+    def noting(sequences):
+        shares.append(torch.get_num_threads())
+        return embed(sequences)
+
+    monkeypatch.setattr(held.batcher.embedder, "embed_tokens", noting)
+    futures = [held.occupy(), held.occupy()]  # neither has left the model
+    assert not any(future.done() for future in futures)
+    futures.append(held.batcher.submit(["waits"]))
+    held.release()
+    for future in futures:
+        future.result(SECONDS)
+    held.batcher.close()
+    assert shares == [2, 2, 2]
+
+
+def test_a_request_whose_texts_are_in_many_batches_at_once_is_answered_whole(embedder):
+    texts = [f"{text} {number}" for number in range(40) for text in SENTENCES]
+    expected = embedder.encode(texts)
+    batcher = running(embedder, max_concurrent_batches=4, max_batch_tokens=1)
+    futures = [batcher.submit(texts) for _ in range(2)]
+    for future in futures:
+        np.testing.assert_allclose(future.result(SECONDS).vectors, expected, atol=1e-6, rtol=0)
+    batcher.close()
+    assert batcher.waiting == 0
+
+
 def test_a_worker_that_died_takes_nothing_new(embedder, monkeypatch):
-    batcher = running(embedder)
+    batcher = Batcher(embedder, max_concurrent_batches=1)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     monkeypatch.setattr(batcher, "_draw", lambda: 1 / 0)
+    batcher.start()
     batcher.submit(["a"])
-    batcher._worker.join(SECONDS)
+    batcher._workers[0].join(SECONDS)
     with pytest.raises(Closed):
         batcher.submit(["b"])
 

@@ -334,7 +334,7 @@ def test_a_full_queue_says_when_to_come_back(held_model):
 
 
 def test_a_client_that_leaves_takes_its_texts_out_of_the_queue(held_model):
-    with serving(held_model, limits=Limits(max_batch_tokens=1)) as own:
+    with serving(held_model, limits=Limits(max_batch_tokens=1, max_concurrent_batches=1)) as own:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(post, own, GOOD)
             assert held_model.entered.acquire(timeout=60)
@@ -378,7 +378,7 @@ def test_vectors_that_are_not_finite_are_no_answer(held_model, monkeypatch, tmp_
 
 def test_shutdown_answers_what_is_in_flight(held_model):
     with ThreadPoolExecutor(4) as pool:
-        with serving(held_model, limits=Limits(max_batch_tokens=1)) as own:
+        with serving(held_model, limits=Limits(max_batch_tokens=1, max_concurrent_batches=1)) as own:
             futures = [pool.submit(post, own, GOOD | {"input": ["a", "b"]}) for _ in range(4)]
             wait_until(lambda: queued(own) == 8)
             # The block ends with the request to stop, while nothing is answered yet.
@@ -529,6 +529,7 @@ def test_metrics_count_and_tell_no_text(embedder):
         (["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
         (["--max-inputs", "9000"], "max_inputs 9000 is more than max_queue 8192"),
         (["--max-batch-tokens", "0"], "max_batch_tokens 0 is less than 1"),
+        (["--max-concurrent-batches", "0"], "max_concurrent_batches 0 is less than 1"),
         (["--max-wait-ms", "-1"], "max_wait_ms -1.0 is not from 0 to 60,000"),
         (["--max-wait-ms", "nan"], "max_wait_ms nan is not from 0 to 60,000"),
         (["--max-wait-ms", "inf"], "max_wait_ms inf is not from 0 to 60,000"),
