@@ -212,7 +212,9 @@ def test_a_verdict_has_a_name_for_those_who_hear_the_page():
     assert '<span role="img" title="better" aria-label="better">▲</span>' in shown
 
 
-def test_texts_with_the_same_beginning_are_told_apart_in_the_list():
+def test_texts_with_the_same_beginning_are_told_apart_in_the_list(monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # Streamlit leaves its page there
+
     def page():
         from cardioembed.explorer.data import Texts
         from cardioembed.explorer.views.shared import choose_text
