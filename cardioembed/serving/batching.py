@@ -4,8 +4,8 @@ Requests take turns: a batch gets one text of each waiting request, then a secon
 spent, and the next batch goes on where the turn stopped. So a request of two thousand texts does not hold up a single
 one, and is not starved by many of them either.
 
-Two batches at once, each on half of the cores, beat one on all of them: no thread waits for the others at the end of
-every matrix product, and while one batch's answers are written, the other is in the model.
+On a CPU two batches at once, each on half of the cores, beat one on all of them (bench/results.md): fewer threads wait
+for each other at the end of a matrix product, and while one batch's answers are written, the other is in the model.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Batcher:
 
     Args:
         embedder: Nobody may train it while the batcher runs.
-        max_batch_tokens: Most tokens of a batch, and of what goes through the model at once after padding; a longer
-            text is a batch of its own. None takes ``default_batch_tokens``.
+        max_batch_tokens: Most tokens of a batch, and of one pass through the model after padding; a longer text is a
+            batch of its own. None takes ``default_batch_tokens``.
         max_concurrent_batches: Most batches in the model at once; they share torch's threads. None takes
             ``default_concurrent_batches``.
         max_wait_ms: Milliseconds that the first text of a batch waits for others.
